@@ -1,0 +1,129 @@
+"""May this bundle in? Its manifest was well-formed; here it meets what is already registered.
+
+Each function returns every problem at once, and none if the fact it leads to may be applied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from datarun_daemon.core.errors import Problem
+from datarun_daemon.core.events import FoldRow
+from datarun_daemon.core.ledger import Dataset, Ledger
+from datarun_daemon.core.model import SplitState, StandardSplit
+
+_ROOT = 0
+
+
+def admit_dataset(ledger: Ledger, *, name: str) -> list[Problem]:
+    if name not in ledger.datasets:
+        return []
+    # clients of the REST API look for these very words
+    expected = "a new name (RawData with this name already exists; a split request changes its split)"
+    return [Problem("name", repr(name), expected)]
+
+
+def admit_split(ledger: Ledger, *, dataset: str, split: StandardSplit, force: bool, owner: int) -> list[Problem]:
+    known = ledger.datasets.get(dataset)
+    if known is None:
+        there = ", ".join(sorted(ledger.datasets)[:10]) or "none yet"
+        return [Problem("dataset", repr(dataset), f"the name of a registered dataset (there are: {there})")]
+    if owner not in (known.owner, _ROOT):
+        return [Problem("dataset", repr(dataset), "one of your own datasets; this one belongs to another user")]
+    if known.split_state is SplitState.UNSPLIT or known.split_state is SplitState.FAILED:
+        return []
+    found = f"held_out_test {split.held_out_test}, random_state {split.random_state}"
+    if known.split == split:
+        return [Problem("action", "split", f"a dataset that is not split yet; {dataset} is split just so already")]
+    assert known.split is not None
+    now = f"held_out_test {known.split.held_out_test}, random_state {known.split.random_state}"
+    expected = f"the split that {dataset} has already ({now}); drop the data under a new name for another split"
+    return [Problem("force" if force else "held_out_test", found, expected)]
+
+
+def admit_folds(
+    ledger: Ledger,
+    *,
+    submission: str,
+    dataset: str | None,
+    files: Sequence[str],
+    code_digest: str,
+    folds: Sequence[FoldRow],
+    force: Sequence[str],
+    owner: int,
+) -> list[Problem]:
+    """Problems of a fold bundle.
+
+    A dataset or submission that is not there is none: the folds wait for it.
+    """
+    problems = _of_submission(ledger, submission, dataset, files, code_digest, force, owner)
+    known = ledger.submissions.get(submission)
+    data = ledger.datasets.get(known.dataset if known else dataset or "")
+    if data and files:
+        problems += _of_elements(data, files)
+    for number, row in enumerate(folds):
+        problems += _of_fold(ledger, f"folds[{number}]", row, submission, force, owner)
+        if data and data.split_state is SplitState.SPLIT and row.max_index >= data.n_train:
+            expected = f"row numbers of the training set of {data.name}: 0 to {data.n_train - 1}"
+            problems.append(Problem(f"folds[{number}].train_is or test_is", f"row {row.max_index}", expected))
+    return problems
+
+
+def brings_known_code(ledger: Ledger, submission: str, code_digest: str) -> bool:
+    """The bundle's files are, byte for byte, those that the submission already has."""
+    known = ledger.submissions.get(submission)
+    return known is not None and known.code_digest == code_digest
+
+
+def _of_submission(
+    ledger: Ledger,
+    submission: str,
+    dataset: str | None,
+    files: Sequence[str],
+    code_digest: str,
+    force: Sequence[str],
+    owner: int,
+) -> list[Problem]:
+    known = ledger.submissions.get(submission)
+    if known is None:
+        return []
+    problems = []
+    if owner not in (known.owner, _ROOT):
+        expected = "the id of a submission of your own, or a new id; this one belongs to another user"
+        return [Problem("submission.id", repr(submission), expected)]
+    if dataset is not None and dataset != known.dataset:
+        expected = f"{known.dataset!r}, to which submission {submission} belongs; a new id for another dataset"
+        problems.append(Problem("submission.dataset", repr(dataset), expected))
+    if files and code_digest != known.code_digest and "submission" not in force:
+        expected = (
+            f"the same files as before, since submission {submission} is already there; "
+            "`force: submission, submission_fold` replaces them"
+        )
+        problems.append(Problem("submission.files", "other files under the same id", expected))
+    return problems
+
+
+def _of_elements(data: Dataset, files: Sequence[str]) -> list[Problem]:
+    missing = [f"{element}.py" for element in data.workflow_elements if f"{element}.py" not in files]
+    if not missing:
+        return []
+    expected = f"also {', '.join(missing)}: dataset {data.name} has the workflow elements "
+    return [Problem("submission.files", ", ".join(files), expected + ", ".join(data.workflow_elements))]
+
+
+def _of_fold(
+    ledger: Ledger, field: str, row: FoldRow, submission: str, force: Sequence[str], owner: int
+) -> list[Problem]:
+    old = ledger.folds.get(row.id)
+    if old is None:
+        return []
+    if owner not in (old.owner, _ROOT):
+        return [Problem(f"{field}.id", repr(row.id), "a new id; this one belongs to a fold of another user")]
+    if old.submission != submission:
+        expected = f"a new id; fold {row.id} is one of submission {old.submission}"
+        return [Problem(f"{field}.id", repr(row.id), expected)]
+    if "submission_fold" not in force:
+        expected = f"a new id; fold {row.id} is there already ({old.state}); `force: submission_fold` runs it again"
+        return [Problem(f"{field}.id", repr(row.id), expected)]
+    return []
+

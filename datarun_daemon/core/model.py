@@ -1,0 +1,88 @@
+"""The words of the field as values: datasets (RawData), submissions, folds, and their states."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class FoldState(StrEnum):
+    """Where a fold is on the straight line. The old API sees RUNNING as TODO, CANCELLED as ERROR."""
+
+    TODO = "TODO"
+    RUNNING = "RUNNING"
+    TRAINED = "TRAINED"
+    VALIDATED = "VALIDATED"
+    TESTED = "TESTED"
+    ERROR = "ERROR"
+    CANCELLED = "CANCELLED"
+
+    @property
+    def ended(self) -> bool:
+        return self in _ENDED
+
+    @property
+    def in_motion(self) -> bool:
+        """A process works on it."""
+        return self in _IN_MOTION
+
+
+_ENDED = frozenset({FoldState.TESTED, FoldState.ERROR, FoldState.CANCELLED})
+_IN_MOTION = frozenset({FoldState.RUNNING, FoldState.TRAINED, FoldState.VALIDATED})
+
+
+class Stage(StrEnum):
+    """The part of a fold in which an error happened."""
+
+    DATA = "data"
+    TRAIN = "train"
+    VALIDATION = "validation"
+    TEST = "test"
+
+
+class Priority(StrEnum):
+    """H runs before L; each has its own slots and limits."""
+
+    HIGH = "H"
+    LOW = "L"
+
+
+class SplitState(StrEnum):
+    """A dataset runs folds only once it is split into a training and a held-out test set."""
+
+    #: no split was asked for yet
+    UNSPLIT = "UNSPLIT"
+    #: asked for, not done yet
+    WAITING = "WAITING"
+    SPLIT = "SPLIT"
+    FAILED = "FAILED"
+
+
+class BundleKind(StrEnum):
+    """The three incoming folders, by their names."""
+
+    DATASETS = "datasets"
+    FOLDS = "folds"
+    REQUESTS = "requests"
+
+
+@dataclass(frozen=True, slots=True)
+class StandardSplit:
+    """``train_test_split(rows, test_size=held_out_test, random_state=random_state)``."""
+
+    #: share of the rows that become the held-out test set, in (0, 1)
+    held_out_test: float
+    random_state: int = 42
+
+
+@dataclass(frozen=True, slots=True)
+class BundleId:
+    """One drop of one bundle: which folder, which name, and our number for it."""
+
+    kind: BundleKind
+    name: str
+    #: counts up over the life of a spool; names the bundle's folder in the store
+    ticket: int
+    #: of names, sizes and times of what was there: tells, after a crash, whether what still
+    #: lies in the incoming folder is what this ticket already took
+    signature: str

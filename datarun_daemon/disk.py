@@ -217,7 +217,7 @@ def lock(path: Path) -> int | None:
 def is_locked(path: Path) -> bool:
     """Somebody holds the lock right now; a missing file is not locked."""
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     try:

@@ -113,14 +113,15 @@ def test_a_damaged_byte_is_refused_naming_its_line_or_changes_no_number(
     raw[where] ^= data.draw(st.integers(1, 255))
     path.write_bytes(raw)
 
+    refusal = ""
+    numbers = []
     try:
-        read_back = list(read(path))
+        numbers = [entry.sequence for entry, _ in read(path)]
     except CatalogCorrupt as error:
-        assert str(path) in str(error)
-        assert ", line " in str(error)
-        assert path.read_bytes() == bytes(raw)
-    else:
-        assert [entry.sequence for entry, _ in read_back] == list(range(1, len(FACTS) + 1))
+        refusal = str(error)
+
+    assert f"{path}, line " in refusal or numbers == list(range(1, len(FACTS) + 1))
+    assert path.read_bytes() == bytes(raw)
 
 
 @pytest.mark.parametrize(

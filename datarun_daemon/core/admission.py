@@ -63,10 +63,14 @@ def admit_folds(
         problems += _of_elements(data, files)
     for number, row in enumerate(folds):
         problems += _of_fold(ledger, f"folds[{number}]", row, submission, force, owner)
-        if data and data.split_state is SplitState.SPLIT and row.max_index >= data.n_train:
-            expected = f"row numbers of the training set of {data.name}: 0 to {data.n_train - 1}"
-            problems.append(Problem(f"folds[{number}].train_is or test_is", f"row {row.max_index}", expected))
     return problems
+
+
+def training_rows(ledger: Ledger, submission: str, dataset: str | None) -> int | None:
+    """How many rows the training set has that folds of this submission number; None if it is not split yet."""
+    known = ledger.submissions.get(submission)
+    data = ledger.datasets.get(known.dataset if known else dataset or "")
+    return data.n_train if data and data.split_state is SplitState.SPLIT else None
 
 
 def brings_known_code(ledger: Ledger, submission: str, code_digest: str) -> bool:

@@ -47,7 +47,6 @@ class Outbox:
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
         self._staging = spool.outbox / _STAGING
-        self._staging.mkdir(exist_ok=True)
 
     def archive_of(self, place: ResultPlace) -> Path:
         folder = self._spool.outbox_result(place.dataset, place.submission, place.fold)
@@ -88,6 +87,7 @@ class Outbox:
 
     def stage(self, places: Iterable[ResultPlace]) -> None:
         """The archived results are durable, and a copy of each waits, durable, beside the outbox."""
+        self._staging.mkdir(exist_ok=True)
         written: list[Path] = []
         for place in places:
             archive, staged = self.archive_of(place), self._staged(place)
@@ -126,13 +126,13 @@ class Outbox:
         """After a crash: staged results are published if their line was written, else removed."""
         for place in published:
             self.publish(place)
-        for left in self._staging.iterdir():
+        for left in self._left():
             disk.remove_tree(left)
 
     def staged_attempts(self) -> set[tuple[str, int]]:
         """(fold, attempt) of all that lies staged."""
         found = set()
-        for entry in self._staging.iterdir():
+        for entry in self._left():
             fold, _, attempt = entry.name.rpartition("@")
             if fold and attempt.isdigit():
                 found.add((fold, int(attempt)))
@@ -151,6 +151,9 @@ class Outbox:
                     empty.rmdir()
         return gone
 
+    def _left(self) -> list[Path]:
+        return list(self._staging.iterdir()) if self._staging.is_dir() else []
+
     def _staged(self, place: ResultPlace) -> Path:
         return self._staging / f"{place.fold}@{place.attempt:d}"
 
@@ -164,7 +167,7 @@ def _whole_result(folder: Path) -> dict[str, object]:
 def _read_result(folder: Path) -> dict[str, object]:
     try:
         descriptor = os.open(folder / RESULT, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:
+        with os.fdopen(descriptor, "rb") as file:
             if os.fstat(descriptor).st_size > _MAX_RESULT_BYTES:
                 raise ResultDamaged(f"{RESULT} has more than {_MAX_RESULT_BYTES} bytes")
             result = json.load(file)
@@ -191,7 +194,7 @@ def _digest(path: Path) -> tuple[int, str]:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise ResultDamaged(f"{path.name} cannot be read: {error}") from error
-    with open(descriptor, "rb", buffering=0) as file:
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise ResultDamaged(f"{path.name} is not a regular file")

@@ -1,0 +1,5 @@
+"""``python -m datarun_daemon`` is ``datarun``."""
+
+from datarun_daemon.cli import main
+
+main()

@@ -1,0 +1,138 @@
+"""Decisions become effects: lines first, then processes, tasks and publications."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import structlog
+
+from datarun_daemon import librarian as lib
+from datarun_daemon.books import Books
+from datarun_daemon.config import Config
+from datarun_daemon.core import events as e
+from datarun_daemon.core.model import FoldState
+from datarun_daemon.core.scheduler import (
+    Decision,
+    FailFold,
+    GenerateFolds,
+    PublishFold,
+    SplitDataset,
+    StartFold,
+    StopAttempt,
+)
+from datarun_daemon.results import failed_facts, failed_log, rows_of
+from datarun_daemon.runner import protocol
+from datarun_daemon.runner.pool import Pool
+from datarun_daemon.spool.indices import FoldIndices, unpack
+from datarun_daemon.spool.outbox import Outbox, ResultPlace
+
+log = structlog.get_logger()
+
+#: after a run folder could not be made (a full disk, most often), no fold is started for so long
+_PAUSE_SECONDS = 10.0
+
+
+@dataclass(slots=True)
+class Acting:
+    """Carries out what was decided."""
+
+    books: Books
+    pool: Pool
+    librarian: lib.Librarian
+    outbox: Outbox
+    config: Config
+    #: time.monotonic() before which nothing is started
+    paused_until: float = 0.0
+
+    def carry_out(self, decisions: Iterable[Decision]) -> None:
+        """The lines that decisions need are written, then the effects happen."""
+        starts = []
+        for decision in decisions:
+            match decision:
+                case FailFold(fold_id, stage, message):
+                    fold = self.books.ledger.folds[fold_id]
+                    self.books.note(e.FoldFailed(fold_id, fold.attempt, stage, message))
+                    log.info("fold_failed", fold=fold_id, stage=stage.value, message=message)
+                case StartFold(fold_id, attempt):
+                    self.books.note(e.FoldStarted(fold_id, attempt))
+                    starts.append(decision)
+                case _:
+                    self.books.underway.add(decision)
+                    self._set_going(decision)
+        self.publish(self.books.commit())
+        for start in starts:
+            self._start(start)
+
+    def publish(self, places: Iterable[ResultPlace]) -> None:
+        """The rename of results whose lines are durable."""
+        for place in places:
+            try:
+                self.outbox.publish(place)
+            except OSError as error:
+                # it stays staged, and the next start publishes it
+                log.error("result_not_published", fold=place.fold, reason=str(error))
+
+    def _set_going(self, decision: Decision) -> None:
+        match decision:
+            case StopAttempt(fold_id, attempt):
+                self.pool.stop(fold_id, attempt, reason="it is to run anew")
+            case PublishFold(fold_id, attempt):
+                self._stage(fold_id)
+            case SplitDataset(name):
+                self._split(name)
+            case GenerateFolds(ticket):
+                self._generate(ticket)
+
+    def _stage(self, fold_id: str) -> None:
+        fold = self.books.ledger.folds[fold_id]
+        facts = failed_facts(self.books.ledger, fold)
+        rows = rows_of(self.books.spool, fold)
+        self.librarian.give(lib.Stage(self.books.place(fold), facts, failed_log(fold), rows))
+
+    def _split(self, name: str) -> None:
+        dataset = self.books.ledger.datasets[name]
+        assert dataset.split is not None
+        folder = self.books.spool.root / dataset.folder
+        self.pool.forget(name)
+        task = protocol.PrepareTask(
+            name, folder / dataset.data_file, dataset.target_column, dataset.workflow_elements,
+            dataset.split.held_out_test, dataset.split.random_state,
+            folder / f"prepared.{self.books.ledger.sequence}.{time.time_ns()}",
+        )  # fmt: skip
+        self.pool.prepare(task)
+
+    def _generate(self, ticket: int) -> None:
+        accepted = self.books.ledger.to_generate[ticket]
+        assert accepted.cv is not None
+        dataset = self.books.ledger.datasets[self.books.ledger.submissions[accepted.submission].dataset]
+        root = self.books.spool.root
+        task = protocol.GenerateFoldsTask(
+            str(ticket), dataset.name, root / dataset.prepared, accepted.cv.class_name, accepted.cv.parameters,
+            root / accepted.folder / ".indices.npy",
+        )  # fmt: skip
+        self.pool.prepare(task)
+
+    def _start(self, start: StartFold) -> None:
+        ledger, spool = self.books.ledger, self.books.spool
+        fold = ledger.folds[start.fold]
+        dataset = ledger.datasets[fold.dataset]
+        submission = ledger.submissions[fold.submission]
+        indices = FoldIndices(fold.id, fold.priority, fold.offset, fold.n_train, fold.n_test, fold.max_index)
+        try:
+            train_is, _ = unpack(spool.root / fold.indices, indices)
+            job = protocol.FoldJob(
+                fold.id, start.attempt, dataset.name, spool.root / dataset.prepared, spool.root / submission.folder,
+                dataset.workflow_elements, spool.run(fold.id, start.attempt), train_is,
+                protocol.Limits(**self.config.fold_limits(fold.priority)),
+            )  # fmt: skip
+            self.pool.start(job)
+        except OSError as error:
+            self.paused_until = time.monotonic() + _PAUSE_SECONDS
+            reason = f"it could not be started: {error}"
+            self.books.note(e.FoldLost(fold.id, start.attempt, reason, counted=False))
+            log.warning("fold_not_started", fold=fold.id, reason=str(error), retry_seconds=_PAUSE_SECONDS)
+            return
+        assert fold.state is FoldState.RUNNING
+        log.info("fold_started", fold=fold.id, attempt=start.attempt, dataset=dataset.name)

@@ -1,0 +1,58 @@
+"""What the daemon knows of a fold, as it stands in result.json beside what the run measured."""
+
+from __future__ import annotations
+
+from datarun_daemon.core.ledger import Fold, Ledger
+from datarun_daemon.librarian import Rows
+from datarun_daemon.spool.layout import Spool
+
+
+def rows_of(spool: Spool, fold: Fold) -> Rows:
+    """Where the row numbers of the fold are stored."""
+    return Rows(spool.root / fold.indices, fold.offset, fold.n_train, fold.n_test)
+
+
+def result_facts(ledger: Ledger, fold: Fold) -> dict[str, object]:
+    """Ids, digests and times of the fold; ids that are whole numbers are JSON numbers."""
+    submission = ledger.submissions.get(fold.submission)
+    dataset = ledger.datasets.get(fold.dataset)
+    return {
+        "format": 1,
+        "id": _id(fold.id),
+        "submission": _id(fold.submission),
+        "dataset": fold.dataset,
+        "owner_uid": fold.owner,
+        "priority": fold.priority.value,
+        "attempt": fold.attempt,
+        "accepted_at_unix_seconds": fold.accepted_at,
+        "submission_sha256": submission.code_digest if submission else None,
+        "dataset_sha256": dataset.digest if dataset else None,
+        "held_out_test": dataset.split.held_out_test if dataset and dataset.split else None,
+        "random_state": dataset.split.random_state if dataset and dataset.split else None,
+        "n_train": dataset.n_train if dataset else None,
+        "n_test": dataset.n_test if dataset else None,
+        "new": True,
+    }
+
+
+def failed_facts(ledger: Ledger, fold: Fold) -> dict[str, object]:
+    """The whole result.json of a fold that ended in ERROR without a run that told why."""
+    stage = fold.stage.value if fold.stage else None
+    return {
+        **result_facts(ledger, fold),
+        "state": fold.state.value,
+        "stage": stage,
+        "message": fold.message,
+        "log_messages": failed_log(fold),
+        "files": {},
+    }
+
+
+def failed_log(fold: Fold) -> str:
+    """The message with the tag by which clients of the REST API sort errors."""
+    tag = "split data" if fold.stage == "data" else fold.stage
+    return f"{fold.message}\n - ERROR({tag})\n"
+
+
+def _id(text: str) -> int | str:
+    return int(text) if text.isdigit() and str(int(text)) == text else text

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from datarun_daemon.client.packing import pack
 
@@ -43,7 +44,7 @@ def write_dataset(name: str, folder: Path) -> Path:
         "data_file": "data.csv",
         "split": {"held_out_test": WORKLOADS[name][1], "random_state": 42},
     }
-    (folder / "manifest.yaml").write_text(json.dumps(manifest))
+    (folder / "manifest.yaml").write_text(yaml.safe_dump(manifest))
     pack(folder)
     return folder
 
@@ -54,7 +55,7 @@ def write_folds(name: str, folder: Path, submission: str, number: int, *, n_trai
     (folder / "classifier.py").write_text(CLASSIFIER.format(trees=WORKLOADS[name][0]))
     folds = [{"id": f"{submission}-{k}", **rows(n_train, k)} for k in range(number)]
     part = {"id": submission, "dataset": name, "files": ["classifier.py"]}
-    (folder / "manifest.yaml").write_text(json.dumps({"submission": part, "folds": folds}))
+    (folder / "manifest.yaml").write_text(yaml.safe_dump({"submission": part, "folds": folds}))
     pack(folder)
     return folder
 

@@ -232,7 +232,8 @@ def test_the_pure_python_parser_reads_and_refuses_the_same(monkeypatch: pytest.M
 MANIFEST_WORDS = st.sampled_from(
     ["name", "folds", "files", "submission", "id", "train_is", "cv", "class", ": ", "\n", "- ", "  ",
      "{", "}", "[", "]", ", ", "'", '"', "&a", "*a", "!!x", "|", ">", "#", "?", "\t", "\\u202e", "1", "-1", ".nan",
-     "2024-01-01", "0x", "é", "eJw", "rows.npy", "<<", "%YAML 1.1", "---", "...", "null", "true", "\x00", "\x85", "9" * 30]
+     "2024-01-01", "0x", "é", "eJw", "rows.npy", "<<", "%YAML 1.1", "---", "...", "null", "true",
+     "\x00", "\x85", "9" * 30]
 )  # fmt: skip
 
 

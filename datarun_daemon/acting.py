@@ -12,7 +12,7 @@ from datarun_daemon import librarian as lib
 from datarun_daemon.books import Books
 from datarun_daemon.config import Config
 from datarun_daemon.core import events as e
-from datarun_daemon.core.model import FoldState
+from datarun_daemon.core.model import FoldState, Stage
 from datarun_daemon.core.scheduler import (
     Decision,
     FailFold,
@@ -128,6 +128,11 @@ class Acting:
                 protocol.Limits(**self.config.fold_limits(fold.priority)),
             )  # fmt: skip
             self.pool.start(job)
+        except (ValueError, IndexError) as error:
+            # what is in the store is not what was put there: no other attempt would go better
+            self.books.note(e.FoldFailed(fold.id, start.attempt, Stage.DATA, f"it could not be started: {error}"))
+            log.error("fold_not_started", fold=fold.id, reason=str(error))
+            return
         except OSError as error:
             self.paused_until = time.monotonic() + _PAUSE_SECONDS
             reason = f"it could not be started: {error}"

@@ -6,6 +6,7 @@ Nothing but typer is imported before a command is known, so that ``datarun --hel
 from __future__ import annotations
 
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -184,3 +185,7 @@ def main() -> None:
         # the reader of our output has seen enough; nothing may be flushed to it any more
         sys.stdout = None
         sys.exit(1)
+    except Exception:
+        traceback.print_exc()
+        print("datarun: this is a mistake of datarun itself; please report what is above", file=sys.stderr)
+        sys.exit(DatarunError.exit_code)

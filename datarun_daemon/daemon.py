@@ -125,7 +125,7 @@ class Daemon:
             self._wind_down()
         self._pool.close()
         self._books.close()
-        log.info("daemon_stopped", left_running=len(self._pool.running), signal=self._stop_signal)
+        log.info("daemon_stopped", left_running=len(self._pool.running), signal=int(self._stop_signal))
 
     def _turn(self) -> None:
         self._selector.select(self._wait_seconds())
@@ -156,8 +156,8 @@ class Daemon:
 
     def _capacity(self) -> Capacity:
         running = dict.fromkeys(Priority, 0)
-        for fold_id, _attempt in self._pool.running:
-            running[self._books.ledger.folds[fold_id].priority] += 1
+        for run in self._pool.running.values():
+            running[self._books.ledger.folds[run.fold].priority] += not run.closing
         return Capacity(
             running,
             self._pool.loaded_datasets,

@@ -6,6 +6,7 @@ folder. Events and glances only wake it: what it trusts is the inbox's own listi
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from datarun_daemon.watch import Repaired, Watch
 from datarun_daemon.worker import Worker
 
 _TEND_SECONDS = 1.0
+#: a receipt that the disk refused, most often because it is full, is written after this time
+_RETRY_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +124,8 @@ class Intake(Worker[Task]):
         self._next_tend = 0.0
         self._waiting: tuple[Waiting, ...] = ()
         self._seen_wakes = 0
+        #: tasks that the disk refused, with the time.monotonic() at which they are done again
+        self._postponed: list[tuple[float, Task]] = []
         self._wakes = 0
 
     def look_soon(self) -> None:
@@ -143,8 +148,18 @@ class Intake(Worker[Task]):
         return min(self._glance_seconds, until_look)
 
     def work(self, tasks: Sequence[Task]) -> None:
-        cleared = self._obey(tasks)
         now = time.monotonic()
+        again = [task for at, task in self._postponed if at <= now]
+        self._postponed = [(at, task) for at, task in self._postponed if at > now]
+        cleared: list[int] = []
+        notices: list[Notice] = []
+        for task in (*again, *tasks):
+            try:
+                cleared += self._obey(task)
+            except OSError as error:
+                self._postponed.append((now + _RETRY_SECONDS, task))
+                values: dict[str, str | int] = {"reason": str(error), "task": type(task).__name__}
+                notices.append(Notice("receipt_not_written_yet", values))
         repaired: list[Repaired] = []
         if now >= self._next_tend:
             self._next_tend = now + _TEND_SECONDS
@@ -157,43 +172,45 @@ class Intake(Worker[Task]):
             looked = True
             findings = self._inbox.look(now)
             self._next_look = time.monotonic() + self._inbox.seconds_to_next(time.monotonic())
-        if not (tasks or looked or repaired):
+        if not (tasks or again or looked or repaired):
             return
         cleared += [finding.bundle.ticket for finding in findings if isinstance(finding, Cleared)]
         waiting = tuple(self._inbox.waiting())
-        notices = tuple(self._inbox.notices())
+        notices += self._inbox.notices()
         if findings or cleared or notices or repaired or waiting != self._waiting:
             self._waiting = waiting
-            self.post(Found(tuple(findings), tuple(cleared), waiting, notices, tuple(repaired)))
+            self.post(Found(tuple(findings), tuple(cleared), waiting, tuple(notices), tuple(repaired)))
 
-    def _obey(self, tasks: Sequence[Task]) -> list[int]:
-        cleared = []
-        for task in tasks:
-            match task:
-                case Accept(bundle, owner, at, registered, ignored):
-                    receipts.write_accepted(
-                        self._spool, bundle, at=at, owner_uid=owner, registered=registered, ignored=ignored
-                    )
-                    if self._inbox.finish(bundle):
-                        cleared.append(bundle.ticket)
-                case Reject(bundle, owner, at, problems):
-                    folder = self._inbox.refuse(bundle, problems)
+    def _obey(self, task: Task) -> list[int]:
+        """The task is done; returns tickets of bundles that it cleared from the incoming folders."""
+        spool = self._spool
+        match task:
+            case Accept(bundle, owner, at, registered, ignored):
+                receipts.write_accepted(
+                    spool, bundle, at=at, owner_uid=owner, registered=registered, ignored=ignored
+                )
+                return [bundle.ticket] if self._inbox.finish(bundle) else []
+            case Reject(bundle, owner, at, problems):
+                # the receipt first, and again with the place: a full disk must not leave a bundle without one
+                receipts.write_rejected(spool, bundle, at=at, owner_uid=owner, problems=problems, folder=None)
+                folder = self._inbox.refuse(bundle, problems)
+                with contextlib.suppress(OSError):  # then the first receipt has to do
                     receipts.write_rejected(
-                        self._spool, bundle, at=at, owner_uid=owner, problems=problems, folder=folder
+                        spool, bundle, at=at, owner_uid=owner, problems=problems, folder=folder
                     )
-                    cleared.append(bundle.ticket)
-                case ReportIncomplete(kind, name, owner, at, missing):
-                    receipts.write_incomplete(self._spool, kind, name, at=at, owner_uid=owner, missing=missing)
-                case Withdraw(kind, name):
-                    receipts.remove_receipt(self._spool, kind, name)
-                case Amend(bundle, owner, at, registered):
-                    receipts.write_accepted(self._spool, bundle, at=at, owner_uid=owner, registered=registered)
-                case Configure(glance, settle, incomplete_after, rescan, bounds):
-                    self._glance_seconds = glance
-                    self._inbox.configure(
-                        settle_seconds=settle,
-                        incomplete_after_seconds=incomplete_after,
-                        rescan_seconds=rescan,
-                        bounds=bounds,
-                    )
-        return cleared
+                return [bundle.ticket]
+            case ReportIncomplete(kind, name, owner, at, missing):
+                receipts.write_incomplete(spool, kind, name, at=at, owner_uid=owner, missing=missing)
+            case Withdraw(kind, name):
+                receipts.remove_receipt(spool, kind, name)
+            case Amend(bundle, owner, at, registered):
+                receipts.write_accepted(spool, bundle, at=at, owner_uid=owner, registered=registered)
+            case Configure(glance, settle, incomplete_after, rescan, bounds):
+                self._glance_seconds = glance
+                self._inbox.configure(
+                    settle_seconds=settle,
+                    incomplete_after_seconds=incomplete_after,
+                    rescan_seconds=rescan,
+                    bounds=bounds,
+                )
+        return []

@@ -12,7 +12,7 @@ from pathlib import Path
 from datarun_daemon.core import admission
 from datarun_daemon.core import events as e
 from datarun_daemon.core.errors import Problem
-from datarun_daemon.core.ledger import Fold, Ledger
+from datarun_daemon.core.ledger import Ledger
 from datarun_daemon.core.model import SplitState
 from datarun_daemon.spool.findings import Claimed
 from datarun_daemon.spool.indices import out_of_range
@@ -38,14 +38,14 @@ def register(ledger: Ledger, claimed: Claimed, root: Path) -> Registered | list[
             return _split(ledger, claimed, request)
 
 
-def waits_for(ledger: Ledger, fold: Fold) -> str:
-    """What a TODO fold waits for, in a few words."""
-    submission = ledger.submissions.get(fold.submission)
-    if submission is None:
-        return f"submission {fold.submission} (not here yet)"
-    dataset = ledger.datasets.get(fold.dataset)
+def waits_for(ledger: Ledger, submission: str) -> str:
+    """What a TODO fold of this submission waits for, in a few words."""
+    known = ledger.submissions.get(submission)
+    if known is None:
+        return f"submission {submission} (not here yet)"
+    dataset = ledger.datasets.get(known.dataset)
     if dataset is None:
-        return f"dataset {fold.dataset} (not here yet)"
+        return f"dataset {known.dataset} (not here yet)"
     if dataset.split_state is SplitState.UNSPLIT:
         return f"dataset {dataset.name} to be split (a split request is needed)"
     if dataset.split_state is SplitState.WAITING:
@@ -59,10 +59,11 @@ def generated_id(submission: str, number: int) -> str:
 
 
 def _dataset(ledger: Ledger, claimed: Claimed, manifest: DatasetManifest) -> Registered | list[Problem]:
-    if problems := admission.admit_dataset(ledger, name=manifest.name):
+    if problems := admission.admit_dataset(ledger, name=manifest.name, owner=claimed.owner_uid):
         return problems
     assert claimed.folder is not None
-    number = len(ledger.datasets) + 1
+    known = ledger.datasets.get(manifest.name)
+    number = known.number if known else len(ledger.datasets) + 1
     fact = e.DatasetAccepted(
         claimed.bundle, manifest.name, number, claimed.owner_uid, claimed.digest, claimed.folder,
         manifest.target_column, manifest.workflow_elements, manifest.data_file, manifest.split,

@@ -14,7 +14,6 @@ def rows_of(spool: Spool, fold: Fold) -> Rows:
 
 def result_facts(ledger: Ledger, fold: Fold) -> dict[str, object]:
     """Ids, digests and times of the fold; ids that are whole numbers are JSON numbers."""
-    submission = ledger.submissions.get(fold.submission)
     dataset = ledger.datasets.get(fold.dataset)
     return {
         "format": 1,
@@ -25,7 +24,7 @@ def result_facts(ledger: Ledger, fold: Fold) -> dict[str, object]:
         "priority": fold.priority.value,
         "attempt": fold.attempt,
         "accepted_at_unix_seconds": fold.accepted_at,
-        "submission_sha256": submission.code_digest if submission else None,
+        "submission_sha256": fold.code_digest or None,
         "dataset_sha256": dataset.digest if dataset else None,
         "held_out_test": dataset.split.held_out_test if dataset and dataset.split else None,
         "random_state": dataset.split.random_state if dataset and dataset.split else None,
@@ -44,7 +43,6 @@ def failed_facts(ledger: Ledger, fold: Fold) -> dict[str, object]:
         "stage": stage,
         "message": fold.message,
         "log_messages": failed_log(fold),
-        "files": {},
     }
 
 

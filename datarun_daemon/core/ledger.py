@@ -68,6 +68,8 @@ class Fold:
     attempt: int = 0
     #: attempts that ended without a result
     lost: int = 0
+    #: of the code that the last attempt started with
+    code_digest: str = ""
     #: of the last attempt; 0 if none
     started_at: float = 0.0
     ended_at: float = 0.0
@@ -149,6 +151,7 @@ class Ledger:
         pass  # for the reader of the catalog; nothing follows from it
 
     def _dataset_accepted(self, fact: e.DatasetAccepted, at: float) -> None:
+        """A new one, or the mended data of one whose split failed."""
         self._bundle_done(fact.bundle, None)
         state = SplitState.WAITING if fact.split else SplitState.UNSPLIT
         dataset = Dataset(
@@ -210,6 +213,7 @@ class Ledger:
         self.last_start[fold.priority, fold.owner] = self.sequence
         self.high_in_a_row = self.high_in_a_row + 1 if fold.priority is Priority.HIGH else 0
         fold.attempt, fold.started_at = fact.attempt, at
+        fold.code_digest = self.submissions[fold.submission].code_digest
         self.in_motion[fold.id] = fold
         self._move(fold, FoldState.RUNNING)
 

@@ -212,12 +212,20 @@ class _Keeper:
             running.phases_done.append(phase)
             running.succeed()
             running.kill()
+            self._tell_ended(running)
             return
         fold_id, attempt = running.key
         self._tell({"op": "phase", "fold": fold_id, "attempt": attempt, "phase": phase, **took})
         running.next_phase()
         with contextlib.suppress(OSError):  # it has ended: seen by its pidfd
             wire.send(running.link, {})
+
+    def _tell_ended(self, running: WatchedFold) -> None:
+        """It computes no more: another fold may have its slot while this one is cleared up and written."""
+        fold_id, attempt = running.key
+        if not running.told_ended:
+            running.told_ended = True
+            self._tell({"op": "ended", "fold": fold_id, "attempt": attempt})
 
     def _take_log(self, running: WatchedFold) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -233,6 +241,7 @@ class _Keeper:
         if running.reap():
             self._forget(running.pidfd)
             running.kill()
+            self._tell_ended(running)
             self._clear_up(running)
 
     def _clear_up(self, running: WatchedFold) -> None:

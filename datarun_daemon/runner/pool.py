@@ -289,6 +289,9 @@ class Pool:
             took = (message["seconds"], message["cpu_seconds"], message["peak_bytes"])
             self._reports.append(PhaseEnded(*key, phase, *took))
             return
+        if message["op"] == "ended":
+            self._update(key, closing=True)
+            return
         keeper.folds.discard(key)
         keeper.last_used = time.monotonic()
         running = self._running.pop(key)

@@ -123,6 +123,8 @@ class RunningFold:
     memory_bytes: int
     #: started by an earlier daemon
     adopted: bool
+    #: it computes no more, and is being cleared up and written: it takes no slot
+    closing: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,8 @@ class WatchedFold:
         self.phases_done: list[str] = []
         #: state, stage, message, log; None while nothing is decided
         self.outcome: dict[str, Any] | None = None
+        #: the daemon knows that it computes no more
+        self.told_ended = False
         #: waited for; its descendants may still be there
         self.reaped = False
         #: what its tree held when last looked at, on top of what it started with

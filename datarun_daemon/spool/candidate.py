@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from datarun_daemon.core.model import BundleId, BundleKind
 
-#: a bundle that is not ready is looked at again after an eighth of its age, within these
+#: a bundle that is not ready is looked at again after an eighth of the time it has not changed, within these
 _SOONEST_SECONDS = 0.1
 _LATEST_SECONDS = 10.0
 
@@ -27,6 +27,11 @@ class Candidate:
     missing: tuple[str, ...] = ()
     #: nothing more can be learned until the signature changes
     judged: bool = False
+    #: nothing more can be learned until it has settled
+    settling: bool = False
+    #: copies that the disk made fail since its signature was first seen, and when to try again
+    failures: int = 0
+    retry_at: float = float("-inf")
     reported: tuple[str, ...] = ()
     reported_at: float = float("-inf")
     #: taken or refused, and not looked at meanwhile
@@ -35,13 +40,23 @@ class Candidate:
     done: str = ""
     gone: bool = False
 
+    def see(self, signature: str, owner_uid: int, now: float) -> bool:
+        """What it is now; true if that is not what it was. Conclusions about what it was are dropped."""
+        self.owner_uid = owner_uid
+        if self.signature == signature:
+            return False
+        self.signature, self.unchanged_since = signature, now
+        self.judged = self.settling = False
+        self.failures, self.retry_at = 0, float("-inf")
+        return True
+
     def next_due(self, now: float, *, settle_seconds: float, late_after_seconds: float) -> float:
-        """When there may be something new to learn: rarely for old ones, but at each of its deadlines."""
-        step_seconds = min(max((now - self.first_seen) / 8, _SOONEST_SECONDS), _LATEST_SECONDS)
+        """When there may be something new to learn: rarely for calm ones, but at each of its deadlines."""
+        step_seconds = min(max((now - self.unchanged_since) / 8, _SOONEST_SECONDS), _LATEST_SECONDS)
         for deadline in (self.unchanged_since + settle_seconds, self.first_seen + late_after_seconds):
             if deadline > now:
                 step_seconds = min(step_seconds, deadline - now + 0.001)
-        return now + step_seconds
+        return max(now + step_seconds, self.retry_at)
 
 
 class Agenda:

@@ -146,5 +146,6 @@ def _decode(path: Path, number: int, raw: bytes) -> Entry:
 def _corrupt(path: Path, number: int, reason: str) -> CatalogCorrupt:
     return CatalogCorrupt(
         f"{path}, line {number}: {reason}. Nothing was changed. `datarun fsck` tells more; "
-        "restore the file from a backup, or move it aside to start anew."
+        "restore the file from a backup (of the whole spool), or begin with a new spool: without its catalog, "
+        "what lies in store/ is only files."
     )

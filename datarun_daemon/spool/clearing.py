@@ -147,6 +147,26 @@ def uncommitted(spool: Spool, kind: BundleKind, next_ticket: int) -> list[Path]:
     return found
 
 
+def settle_uncommitted(spool: Spool, kind: BundleKind, path: Path) -> Path | None:
+    """A folder of the store that no line names is removed if its bundle still lies in incoming/.
+
+    Else the catalog has lost lines (an older one was restored, or none): then it is set aside in
+    ``store/unregistered/``, and the place returned.
+    """
+    with os.scandir(spool.incoming_of(kind)) as listing:
+        here = {spool.stored_bundle(kind, 0, entry.name).name.partition("-")[2] for entry in listing}
+    if path.name.partition("-")[2] in here:
+        disk.remove_tree(path)
+        return None
+    aside = spool.store / "unregistered"
+    aside.mkdir(mode=0o700, exist_ok=True)
+    again = 1
+    while (place := aside / f"{kind.value}-{path.name}-{again}").exists():
+        again += 1
+    disk.rename(path, place)
+    return place
+
+
 def _copy(source: Path, target: Path, bundle: BundleId, *, owner_uid: int, bounds: Bounds) -> None:
     copy = target.parent / f"{_COPYING_PREFIX}{bundle.ticket:09d}"
     disk.remove_tree(copy)

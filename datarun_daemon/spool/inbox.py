@@ -7,6 +7,7 @@ thousands of them cost little; what was concluded about it holds until a name, s
 
 from __future__ import annotations
 
+import errno
 import heapq
 import os
 import time
@@ -19,9 +20,17 @@ from datarun_daemon import disk
 from datarun_daemon.core.errors import Problem, Rejection
 from datarun_daemon.core.model import BundleId, BundleKind
 from datarun_daemon.spool import clearing
-from datarun_daemon.spool.bundle import FOLDER_FLAGS, Bounds, NotReady, Source, signature_of
+from datarun_daemon.spool.bundle import Bounds, NotReady, Source, signature_of
 from datarun_daemon.spool.candidate import Agenda, Candidate
-from datarun_daemon.spool.claim import PACKED_INDICES, Whole, copy_into, inspect, open_bundle, request_digest, signature_now
+from datarun_daemon.spool.claim import (
+    PACKED_INDICES,
+    Whole,
+    copy_into,
+    inspect,
+    open_bundle,
+    request_digest,
+    signature_now,
+)
 from datarun_daemon.spool.findings import (
     Claimed,
     Cleared,
@@ -32,7 +41,7 @@ from datarun_daemon.spool.findings import (
     Waiting,
     Withdrawn,
 )
-from datarun_daemon.spool.layout import Spool, display_name
+from datarun_daemon.spool.layout import ARCHIVE_SUFFIXES, Spool, display_name
 from datarun_daemon.spool.listing import IncomingFolder, opened
 from datarun_daemon.spool.manifest import MANIFEST_NAME
 from datarun_daemon.spool.notices import Notice, Notices
@@ -41,6 +50,10 @@ from datarun_daemon.spool.notices import Notice, Notices
 _LOOK_BUNDLES = 64
 _LOOK_BYTES = 64 << 20
 _LOOK_SECONDS = 0.25
+#: after our disk was full nothing is copied for so long
+_FULL_SECONDS = 5.0
+#: a bundle that could not be copied is tried again after twice as long each time, up to this
+_RETRY_SECONDS = 300.0
 #: what could not be cleared away is looked at again so often
 _LEFT_SECONDS = 10.0
 #: while bundles wait to be copied, new ones are listed only so often
@@ -76,6 +89,7 @@ class Inbox:
         self._handed: dict[int, tuple[Candidate, str | None]] = {}
         self._agenda = Agenda()
         self._shards: set[Path] = set()
+        self._paused_until = float("-inf")
         self._notices = Notices()
 
     def configure(
@@ -90,12 +104,13 @@ class Inbox:
     def clean(self) -> None:
         """Nothing is left of what an earlier daemon began and no catalog line names. Call it before look()."""
         for kind in BundleKind:
-            for path in (
-                *clearing.leftovers(self._spool, kind),
-                *clearing.uncommitted(self._spool, kind, self._next_ticket),
-            ):
+            uncommitted = clearing.uncommitted(self._spool, kind, self._next_ticket)
+            for path in (*clearing.leftovers(self._spool, kind), *uncommitted):
                 try:
-                    disk.remove_tree(path)
+                    if path not in uncommitted:
+                        disk.remove_tree(path)
+                    elif place := clearing.settle_uncommitted(self._spool, kind, path):
+                        self._notices.tell("unregistered_bundle_set_aside", place=self._spool.relative(place))
                 except OSError as error:
                     self._notices.tell("leftover_not_removed", path=self._spool.relative(path), reason=str(error))
 
@@ -121,7 +136,8 @@ class Inbox:
     def seconds_to_next(self, now: float) -> float:
         """How long nothing is due if nothing new arrives."""
         listing = min(folder.listed_at for folder in self._folders.values()) + self._rescan_seconds
-        return max(0.0, min(self._agenda.first_due(listing), listing) - now)
+        due = max(self._agenda.first_due(listing), self._paused_until)
+        return max(0.0, min(due, listing) - now)
 
     def finish(self, bundle: BundleId) -> bool:
         """Removes what was claimed. False if it could not be taken from its name, and so stays there.
@@ -163,9 +179,11 @@ class Inbox:
                 return
             fresh, names = folder.list(now)
         except OSError as error:
-            self._notices.tell("incoming_unreadable", folder=f"incoming/{kind.value}", reason=str(error))
+            self._notices.tell_once("incoming_unreadable", folder=f"incoming/{kind.value}", reason=str(error))
             return
         for entry in fresh:
+            if (kind, entry) in self._candidates:
+                continue  # handed out, then gone, and dropped anew: finish() and refuse() see that it changed
             candidate = Candidate(kind, entry, display_name(entry), first_seen=now, unchanged_since=now)
             self._candidates[kind, entry] = candidate
             self._agenda.add(candidate, now)
@@ -189,12 +207,13 @@ class Inbox:
     def _work(
         self, now: float, descriptors: dict[BundleKind, int], findings: list[Finding], written: list[Path]
     ) -> None:
+        if now < self._paused_until:
+            return
         bundles, copied_bytes = 0, 0
         end = time.monotonic() + _LOOK_SECONDS
         while bundles < _LOOK_BUNDLES and copied_bytes < _LOOK_BYTES and (candidate := self._agenda.pop(now)):
             if candidate.gone or candidate.handed is not None or candidate.kind not in descriptors:
                 continue
-            before = len(written)
             found = self._examine(candidate, now, descriptors[candidate.kind], written)
             if candidate.handed is None and not candidate.gone:
                 self._agenda.add(candidate, self._next_due(candidate, now))
@@ -203,12 +222,10 @@ class Inbox:
                 bundles += 1
                 if isinstance(found, Claimed):
                     copied_bytes += sum(file.bytes for file in found.files.values())
-            if len(written) == before and time.monotonic() > end:
+            if time.monotonic() > end or now < self._paused_until:
                 return
 
-    def _examine(
-        self, candidate: Candidate, now: float, folder_fd: int, written: list[Path]
-    ) -> Finding | None:
+    def _examine(self, candidate: Candidate, now: float, folder_fd: int, written: list[Path]) -> Finding | None:
         try:
             return self._take(candidate, now, folder_fd, written)
         except FileNotFoundError:
@@ -219,46 +236,47 @@ class Inbox:
             candidate.missing = reason.missing
             candidate.judged = reason.until_it_changes
         except OSError as error:
-            # our disk may be full, or theirs may fail: neither is a reason to reject what was sent
-            candidate.missing = (f"the daemon could not copy it ({error.strerror}); it is tried again",)
-            candidate.judged = False
-            self._notices.tell("bundle_not_copied", bundle=f"{candidate.kind.value}/{candidate.name}", reason=str(error))
+            self._not_copied(candidate, error, now)
         return self._lateness(candidate, now)
 
-    def _take(
-        self, candidate: Candidate, now: float, folder_fd: int, written: list[Path]
-    ) -> Finding | None:
+    def _not_copied(self, candidate: Candidate, error: OSError, now: float) -> None:
+        """Our disk may be full, or theirs may fail: neither is a reason to reject what was sent."""
+        candidate.missing = (f"the daemon could not copy it ({error.strerror}); it is tried again",)
+        candidate.failures += 1
+        candidate.retry_at = now + min(2.0**candidate.failures, _RETRY_SECONDS)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            self._paused_until = now + _FULL_SECONDS
+        bundle = f"{candidate.kind.value}/{candidate.name}"
+        self._notices.tell("bundle_not_copied", bundle=bundle, reason=str(error), failures=candidate.failures)
+
+    def _take(self, candidate: Candidate, now: float, folder_fd: int, written: list[Path]) -> Finding | None:
         """A finding, or None: nothing new. Raises what _examine() catches."""
         try:
             source = open_bundle(folder_fd, candidate.entry, kind=candidate.kind, bounds=self._bounds)
         except (Rejection, NotReady):
             status = os.stat(candidate.entry, dir_fd=folder_fd, follow_symlinks=False)
-            self._see(candidate, signature_of([(candidate.entry, status)]), status.st_uid, now)
+            candidate.see(signature_of([(candidate.entry, status)]), status.st_uid, now)
+            if cleared := self._clear_unfinished(candidate):
+                return cleared
+            if candidate.done == candidate.signature:
+                return None
             if not self._has_settled(candidate, now):
                 raise NotReady(["to be settled"], until_it_changes=False) from None
             raise
         with closing(source):
             is_new = candidate.signature == ""
-            changed = self._see(candidate, source.signature, source.owner_uid, now)
+            changed = candidate.see(source.signature, source.owner_uid, now)
             if cleared := self._clear_unfinished(candidate):
                 return cleared
             if candidate.done == source.signature:
                 return None
             candidate.done = ""
-            if candidate.judged:
+            if candidate.judged or (candidate.settling and not self._has_settled(candidate, now)):
                 return self._lateness(candidate, now)
-            if changed and not is_new:
+            if changed and not is_new and candidate.entry.endswith(ARCHIVE_SUFFIXES):
+                # each look would read through all of what has arrived so far
                 raise NotReady(["to be settled: it is changing"], until_it_changes=False)
             return self._claim(candidate, source, self._inspect(candidate, source, now), written)
-
-    def _see(self, candidate: Candidate, signature: str, owner_uid: int, now: float) -> bool:
-        candidate.owner_uid = owner_uid
-        if candidate.signature == signature:
-            return False
-        candidate.signature = signature
-        candidate.unchanged_since = now
-        candidate.judged = False
-        return True
 
     def _has_settled(self, candidate: Candidate, now: float) -> bool:
         return now - candidate.unchanged_since >= self._settle_seconds
@@ -266,6 +284,7 @@ class Inbox:
     def _inspect(self, candidate: Candidate, source: Source, now: float) -> Whole:
         """What the bundle is, if it may be taken now. Raises NotReady, or Rejection if that is final."""
         settled = self._has_settled(candidate, now)
+        candidate.settling = not settled
         names: tuple[str, ...] = ()
         try:
             whole = inspect(source, candidate.kind)
@@ -290,9 +309,7 @@ class Inbox:
         except (Rejection, NotReady):
             return False  # its manifest is no file
 
-    def _claim(
-        self, candidate: Candidate, source: Source, whole: Whole, written: list[Path]
-    ) -> Claimed:
+    def _claim(self, candidate: Candidate, source: Source, whole: Whole, written: list[Path]) -> Claimed:
         ticket = self._next_ticket
         bundle = BundleId(candidate.kind, candidate.name, ticket, source.signature)
         ignored = tuple(
@@ -306,7 +323,7 @@ class Inbox:
         folder = self._spool.stored_bundle(candidate.kind, ticket, candidate.name)
         self._make_shard(folder.parent, written)
         copied = copy_into(folder, source, whole, self._bounds)
-        if not whole.certain and signature_now(self._spool, candidate.kind, candidate.entry, self._bounds) != source.signature:
+        if not whole.certain and self._signature_now(candidate) != source.signature:
             disk.remove_tree(folder)
             raise NotReady(["to be settled: it changed while it was copied"], until_it_changes=False)
         written += (*copied.written, folder.parent)
@@ -360,7 +377,7 @@ class Inbox:
             self._finish(candidate, unfinished.bundle)
         else:
             self._refuse(candidate, unfinished.bundle, unfinished.problems)
-        return Cleared(unfinished.bundle)
+        return None if candidate.done else Cleared(unfinished.bundle)
 
     def _finish(self, candidate: Candidate, bundle: BundleId) -> bool:
         if not self._is_as_handed_out(candidate, bundle):
@@ -408,7 +425,7 @@ class Inbox:
         """False if something else lies there now: that is a bundle of its own, looked at anew."""
         candidate.handed = None
         try:
-            unchanged = signature_now(self._spool, candidate.kind, candidate.entry, self._bounds) == bundle.signature
+            unchanged = self._signature_now(candidate) == bundle.signature
         except FileNotFoundError:
             self._drop(candidate)
             return False
@@ -419,6 +436,9 @@ class Inbox:
         if not unchanged:
             self._agenda.add(candidate, 0.0)
         return unchanged
+
+    def _signature_now(self, candidate: Candidate) -> str:
+        return signature_now(self._spool, candidate.kind, candidate.entry, self._bounds)
 
     def _leave(self, candidate: Candidate, bundle: BundleId, error: Exception) -> None:
         """It stays under its name, and is not taken again as long as it does not change."""

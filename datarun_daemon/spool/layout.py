@@ -121,7 +121,7 @@ class Spool:
             raise SpoolError(
                 f"{spool.marker} says {marker.strip()[:60]!r}; this version of datarun reads format {FORMAT}"
             )
-        missing = [str(folder.relative_to(root)) for folder in spool._folders() if not folder.is_dir()]
+        missing = [str(folder.relative_to(root)) for folder in spool._folders() if _is_missing(folder)]
         if missing:
             raise SpoolError(
                 f"{root}: these folders of the spool are missing: {', '.join(missing)}; "
@@ -239,6 +239,13 @@ class Spool:
             yield from (self.incoming_of(kind), self.receipts_of(kind), self.rejected_of(kind))
         yield from (self.outbox, self.status, self.catalog, self.store, self.results, self.runs)
         yield from (self.store_of(BundleKind.DATASETS), self.store_of(BundleKind.FOLDS))
+
+
+def _is_missing(folder: Path) -> bool:
+    try:
+        return not folder.is_dir()
+    except PermissionError:
+        return False  # in the daemon's own folders, into which clients do not see
 
 
 def _percent(character: str) -> str:

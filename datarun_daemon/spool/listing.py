@@ -33,25 +33,35 @@ class IncomingFolder:
             return True
         if seldom:
             return False
-        time_ns = os.stat(self.path).st_mtime_ns
+        time_ns = self.path.stat().st_mtime_ns
         if time_ns != self._time_ns:
             self._time_ns, self._changed_at = time_ns, now
         return now - self._changed_at < _SAME_TICK_SECONDS
 
     def list(self, now: float) -> tuple[list[str], set[str]]:
-        """Names that are new, in order; and all that are there."""
-        with os.scandir(self.path) as entries:
-            names = {entry.name for entry in entries if is_bundle_name(entry.name)}
-        fresh = sorted(names - self.known)
-        self.known |= names
+        """Names that are new, in the order in which they came; and all that are there."""
+        # also if it fails: it is tried again no sooner than the next listing is due
         self.listed_at = now
-        return fresh, names
+        with os.scandir(self.path) as listing:
+            entries = {entry.name: entry for entry in listing if is_bundle_name(entry.name)}
+        names = set(entries)
+        fresh = sorted((_came_ns(entries[name]), name) for name in names - self.known)
+        self.known |= names
+        return [name for _, name in fresh], names
 
     def gone(self, names: set[str]) -> set[str]:
         """Names known before that are not among ``names`` any more."""
         gone = self.known - names
         self.known = set(names)
         return gone
+
+
+def _came_ns(entry: os.DirEntry[str]) -> int:
+    """Local file systems set it at a rename, too."""
+    try:
+        return entry.stat(follow_symlinks=False).st_ctime_ns
+    except OSError:
+        return 0  # it has gone already, which the inbox finds for itself
 
 
 @contextmanager

@@ -83,7 +83,8 @@ class Outbox:
         archive = self.archive_of(place)
         archive.mkdir(parents=True, exist_ok=True)
         (archive / LOG).write_text(log, encoding="utf-8")
-        _write_result(archive, facts)
+        n_bytes, sha256 = _digest(archive / LOG)
+        _write_result(archive, {**facts, "files": {LOG: {"bytes": n_bytes, "sha256": sha256}}})
 
     def stage(self, places: Iterable[ResultPlace]) -> None:
         """The archived results are durable, and a copy of each waits, durable, beside the outbox."""
@@ -92,7 +93,7 @@ class Outbox:
         for place in places:
             archive, staged = self.archive_of(place), self._staged(place)
             disk.remove_tree(staged)
-            staged.mkdir()
+            self._make(staged)
             for file in archive.iterdir():
                 disk.copy_file(file, staged / file.name)
                 written += [file, staged / file.name]
@@ -109,14 +110,15 @@ class Outbox:
         if not staged.is_dir():
             return False
         for _ in range(10):
-            target.parent.mkdir(parents=True, exist_ok=True)
             try:
+                for folder in (target.parent.parent, target.parent):
+                    self._make(folder)
                 if target.exists():
                     disk.remove_tree(target)
                 disk.rename(staged, target)
                 return True
             except FileNotFoundError:
-                continue  # the empty parent was pruned in between
+                continue  # an empty folder above it was pruned in between
             except OSError as error:
                 if error.errno != errno.ENOTEMPTY:
                     raise  # else: something was put into the place of the result meanwhile
@@ -150,6 +152,15 @@ class Outbox:
                 for empty in (folder, folder.parent, folder.parent.parent):
                     empty.rmdir()
         return gone
+
+    def _make(self, folder: Path) -> None:
+        """The folder is there; clients may take results out of it if they may out of the outbox."""
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            return
+        if self._spool.outbox.stat().st_mode & stat.S_IWGRP:
+            folder.chmod(0o2775)
 
     def _left(self) -> list[Path]:
         return list(self._staging.iterdir()) if self._staging.is_dir() else []

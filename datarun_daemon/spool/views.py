@@ -62,7 +62,7 @@ def iso(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def overview(ledger: Ledger, scene: Scene, waits_for: Callable[[Ledger, Fold], str]) -> dict[str, object]:
+def overview(ledger: Ledger, scene: Scene, waits_for: Callable[[Ledger, str], str]) -> dict[str, object]:
     counts = dict.fromkeys((state.value for state in FoldState), 0)
     for of_dataset in ledger.counts.values():
         for state, number in of_dataset.items():
@@ -115,7 +115,7 @@ def _datasets(ledger: Ledger, loaded: frozenset[str]) -> list[dict[str, object]]
 
 
 def _queue(
-    ledger: Ledger, scene: Scene, waits_for: Callable[[Ledger, Fold], str]
+    ledger: Ledger, scene: Scene, waits_for: Callable[[Ledger, str], str]
 ) -> list[dict[str, object]]:
     ready = islice(order(ledger, scene.now, policy=scene.policy), _SHOWN)
     rows = [_waiting(number, fold, "a slot") for number, fold in enumerate(ready, 1)]
@@ -126,8 +126,9 @@ def _queue(
         for fold in folds.values()
     )
     for fold in islice(blocked, _SHOWN - len(rows)):
-        rows.append(_waiting(None, fold, waits_for(ledger, fold)))
+        rows.append(_waiting(None, fold, waits_for(ledger, fold.submission)))
     for accepted in islice(ledger.to_generate.values(), max(0, _SHOWN - len(rows))):
+        waiting = waits_for(ledger, accepted.submission)
         rows.append(
             {
                 "position": None,
@@ -138,7 +139,7 @@ def _queue(
                 "owner": accepted.owner,
                 "accepted_at": None,
                 "attempt": 1,
-                "waits_for": "its cv to be generated",
+                "waits_for": "its folds to be generated" if waiting == "a slot" else waiting,
             }
         )
     return rows

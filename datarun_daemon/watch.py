@@ -7,6 +7,7 @@ comes, and polling is chosen.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -65,16 +66,16 @@ class Watch:
         self._hot_until = self._next_poll = 0.0
 
     def start(self) -> None:
-        """Events are on their way from now on, if there are any."""
+        """Events are on their way from now on, if there are any; where that fails, tend() tries again and tells."""
         if self.mode == "events":
-            self._build()
+            with contextlib.suppress(OSError):  # the kernel's limit of inotify instances, or a folder is missing
+                self._build()
 
     def stop(self) -> None:
         """No thread of it is left."""
         observer, self._observer = self._observer, None
-        if observer is not None and observer.is_alive():
-            observer.stop()
-            observer.join()
+        if observer is not None:
+            _end(observer)
 
     def glance(self, now: float) -> bool:
         """Something may have changed since the last glance; ``now`` is monotonic, in seconds.
@@ -107,16 +108,20 @@ class Watch:
 
     def _build(self) -> None:
         observer = Observer()
-        for folder in self._folders:
-            self._identities[folder] = _identity(folder)
-            observer.schedule(self._handler, str(folder), recursive=False)
-        observer.start()
+        try:
+            for folder in self._folders:
+                self._identities[folder] = _identity(folder)
+                observer.schedule(self._handler, str(folder), recursive=False)
+            observer.start()
+        except BaseException:
+            _end(observer)
+            raise
         self._observer = observer
 
     def _broken(self) -> list[Repaired]:
         observer = self._observer
         if observer is None or not observer.is_alive():
-            return [Repaired(folder, "the watching thread ended") for folder in self._folders]
+            return [Repaired(folder, "nothing watched it") for folder in self._folders]
         replaced = [folder for folder in self._folders if _identity(folder) != self._identities[folder]]
         if replaced:
             return [Repaired(folder, "the folder was replaced") for folder in replaced]
@@ -132,6 +137,13 @@ def _choose(folders: Sequence[Path], mode: str) -> tuple[str, str]:
         if not system.sends_events:
             return "polling", f"{folder} is on {system.kind}, which tells nothing of what other hosts write"
     return "events", f"{disk.file_system(folders[0]).kind} tells of every change"
+
+
+def _end(observer: BaseObserver) -> None:
+    """No thread of it is left, also if it never ran or some of them ended by themselves."""
+    observer.stop()
+    if observer.is_alive():
+        observer.join()
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:

@@ -38,9 +38,9 @@ def take_away(incoming: Path, entry: str, ticket: int) -> Path:
 
 
 def move_to_rejected(
-    spool: Spool, entry: str, bundle: BundleId, *, owner_uid: int, problems: Sequence[Problem], bounds: Bounds
+    spool: Spool, entry: str, bundle: BundleId, *, owner_uid: int, bounds: Bounds
 ) -> tuple[Path, bool]:
-    """The bundle lies whole in a folder of its own in rejected/, with a REASON.txt.
+    """The bundle lies whole in a folder of its own in rejected/; ``write_reason`` is to follow.
 
     Returns:
         that folder, and whether nothing is left under the bundle's name in incoming/ (a sticky folder
@@ -66,7 +66,6 @@ def move_to_rejected(
     except BaseException:
         _remove_if_empty(target)
         raise
-    write_reason(spool, target, bundle, problems)
     return target, gone
 
 

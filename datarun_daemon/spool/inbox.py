@@ -284,16 +284,17 @@ class Inbox:
     def _inspect(self, candidate: Candidate, source: Source, now: float) -> Whole:
         """What the bundle is, if it may be taken now. Raises NotReady, or Rejection if that is final."""
         settled = self._has_settled(candidate, now)
-        candidate.settling = not settled
         names: tuple[str, ...] = ()
         try:
             whole = inspect(source, candidate.kind)
             if not whole.certain and not settled:
+                candidate.settling = True
                 raise NotReady([f"{self._settle_seconds:g} s without a change"], until_it_changes=False)
             if not whole.certain:
                 names = whole.needed
         except Rejection as rejection:
             if not settled:
+                candidate.settling = True
                 words = [str(problem) for problem in rejection.problems]
                 raise NotReady(words, until_it_changes=False) from rejection
             if self._is_being_written(source):
@@ -360,7 +361,7 @@ class Inbox:
         if not candidate.missing or waited_seconds < self._incomplete_after_seconds:
             return None
         again = now - candidate.reported_at >= self._incomplete_after_seconds
-        if candidate.reported == candidate.missing or (candidate.reported and not again):
+        if candidate.reported and (candidate.reported == candidate.missing or candidate.settling or not again):
             return None
         candidate.reported, candidate.reported_at = candidate.missing, now
         return Incomplete(candidate.kind, candidate.name, candidate.owner_uid, candidate.missing, waited_seconds)
@@ -406,7 +407,6 @@ class Inbox:
                 candidate.entry,
                 bundle,
                 owner_uid=candidate.owner_uid,
-                problems=problems,
                 bounds=self._bounds,
             )
         except FileNotFoundError:
@@ -415,6 +415,10 @@ class Inbox:
         except (OSError, NotReady, Rejection) as error:
             self._leave(candidate, bundle, error)
             return None
+        try:
+            clearing.write_reason(self._spool, target, bundle, problems)
+        except OSError as error:  # the receipt says it too
+            self._notices.tell("reason_not_written", folder=self._spool.relative(target), reason=str(error))
         if gone:
             self._drop(candidate)
         else:

@@ -88,7 +88,10 @@ def test_a_readme_in_a_bundle_is_part_of_it():
 
 @pytest.mark.parametrize(
     ("entry", "shown"),
-    [("Team A", "Team A"), ("Müller", "Müller"), ("a\nb", "a%0Ab"), ("a\x1b[2Jb", "a%1B[2Jb"), ("a\u202eb", "a%E2%80%AEb")],
+    [
+        ("Team A", "Team A"), ("Müller", "Müller"), ("a\nb", "a%0Ab"), ("a\x1b[2Jb", "a%1B[2Jb"),
+        ("a\u202eb", "a%E2%80%AEb"),
+    ],
 )
 def test_a_name_is_shown_without_what_could_trick_a_terminal(entry: str, shown: str):
     assert shown == display_name(entry)

@@ -124,7 +124,7 @@ def _left_over(spool: Spool, ledger: Ledger) -> Iterator[Finding]:
             ticket = stored.name.partition("-")[0]
             if ticket.isdigit() and int(ticket) >= ledger.next_ticket:
                 found = f"{spool.relative(stored)}, copied but never registered"
-                yield Finding("left over", Verdict.WARN, found, "the next start removes it")
+                yield Finding("left over", Verdict.WARN, found, "the next start removes it or sets it aside")
     for result in spool.outbox.glob("[!.]*/*/*/result.json"):
         known = ledger.folds.get(result.parent.name)
         if known is None:

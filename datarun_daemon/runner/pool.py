@@ -90,7 +90,8 @@ class Pool:
         self._servers = {name: Server(name, python) for name, python in environments.items()}
         self._keepers: dict[tuple[str, str], _Keeper] = {}
         self._running: dict[Key, RunningFold] = {}
-        self._adopted: set[Key] = set()
+        #: folds that no link reaches, and what is told of those that end without a result
+        self._adopted: dict[Key, str] = {}
         self._look_at_adopted_at = 0.0
         self._reports: list[Report] = []
         for server in self._servers.values():
@@ -182,7 +183,7 @@ class Pool:
         found = adoption.look_at(run_folder)
         if found is Adoption.ALIVE:
             key = (fold, attempt)
-            self._adopted.add(key)
+            self._adopted[key] = "the process that ran it ended without a result"
             self._running[key] = RunningFold(
                 fold, attempt, dataset, run_folder, Phase.TRAIN, time.monotonic(), memory_bytes=0, adopted=True
             )
@@ -314,9 +315,10 @@ class Pool:
         running = self._running[key]
         found = adoption.look_at(running.run_folder)
         if found is Adoption.ALIVE:
-            self._adopted.add(key)
+            # Its lock may only just be on the way back from a keeper that never read its job.
+            self._adopted[key] = reason
             return
-        self._adopted.discard(key)
+        self._adopted.pop(key, None)
         del self._running[key]
         if found is Adoption.FINISHED:
             self._reports.append(FoldFinished(*key, running.run_folder))
@@ -324,8 +326,8 @@ class Pool:
             self._reports.append(FoldVanished(*key, reason))
 
     def _look_at_adopted(self) -> None:
-        for key in sorted(self._adopted):
-            self._conclude(key, reason="the process that ran it ended without a result")
+        for key, reason in sorted(self._adopted.items()):
+            self._conclude(key, reason=reason)
 
     def _update(self, key: Key, **changes: Any) -> None:
         if key in self._running:

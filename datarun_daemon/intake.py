@@ -6,7 +6,6 @@ folder. Events and glances only wake it: what it trusts is the inbox's own listi
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from datarun_daemon.spool.bundle import Bounds
 from datarun_daemon.spool.findings import Cleared, Finding, Waiting
 from datarun_daemon.spool.inbox import Inbox
 from datarun_daemon.spool.layout import Spool
-from datarun_daemon.spool.notices import Notice
+from datarun_daemon.spool.notices import Notice, Notices
 from datarun_daemon.watch import Repaired, Watch
 from datarun_daemon.worker import Worker
 
@@ -46,6 +45,18 @@ class Reject:
     owner_uid: int
     at: str
     problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReportRejected:
+    """The receipt of a bundle that lies in ``folder`` of rejected/ now."""
+
+    bundle: BundleId
+    owner_uid: int
+    at: str
+    problems: tuple[Problem, ...]
+    #: None: it changed or went before it could be moved
+    folder: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +97,7 @@ class Configure:
     bounds: Bounds
 
 
-Task = Accept | Reject | ReportIncomplete | Withdraw | Amend | Configure
+Task = Accept | Reject | ReportRejected | ReportIncomplete | Withdraw | Amend | Configure
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +137,7 @@ class Intake(Worker[Task]):
         self._seen_wakes = 0
         #: tasks that the disk refused, with the time.monotonic() at which they are done again
         self._postponed: list[tuple[float, Task]] = []
+        self._notices = Notices()
         self._wakes = 0
 
     def look_soon(self) -> None:
@@ -152,14 +164,8 @@ class Intake(Worker[Task]):
         again = [task for at, task in self._postponed if at <= now]
         self._postponed = [(at, task) for at, task in self._postponed if at > now]
         cleared: list[int] = []
-        notices: list[Notice] = []
         for task in (*again, *tasks):
-            try:
-                cleared += self._obey(task)
-            except OSError as error:
-                self._postponed.append((now + _RETRY_SECONDS, task))
-                values: dict[str, str | int] = {"reason": str(error), "task": type(task).__name__}
-                notices.append(Notice("receipt_not_written_yet", values))
+            cleared += self._obey_or_postpone(task)
         repaired: list[Repaired] = []
         if now >= self._next_tend:
             self._next_tend = now + _TEND_SECONDS
@@ -176,10 +182,18 @@ class Intake(Worker[Task]):
             return
         cleared += [finding.bundle.ticket for finding in findings if isinstance(finding, Cleared)]
         waiting = tuple(self._inbox.waiting())
-        notices += self._inbox.notices()
+        notices = (*self._notices.take(), *self._inbox.notices())
         if findings or cleared or notices or repaired or waiting != self._waiting:
             self._waiting = waiting
-            self.post(Found(tuple(findings), tuple(cleared), waiting, tuple(notices), tuple(repaired)))
+            self.post(Found(tuple(findings), tuple(cleared), waiting, notices, tuple(repaired)))
+
+    def _obey_or_postpone(self, task: Task) -> list[int]:
+        try:
+            return self._obey(task)
+        except OSError as error:
+            self._postponed.append((time.monotonic() + _RETRY_SECONDS, task))
+            self._notices.tell("receipt_not_written_yet", reason=str(error), task=type(task).__name__)
+            return []
 
     def _obey(self, task: Task) -> list[int]:
         """The task is done; returns tickets of bundles that it cleared from the incoming folders."""
@@ -191,14 +205,11 @@ class Intake(Worker[Task]):
                 )
                 return [bundle.ticket] if self._inbox.finish(bundle) else []
             case Reject(bundle, owner, at, problems):
-                # the receipt first, and again with the place: a full disk must not leave a bundle without one
-                receipts.write_rejected(spool, bundle, at=at, owner_uid=owner, problems=problems, folder=None)
                 folder = self._inbox.refuse(bundle, problems)
-                with contextlib.suppress(OSError):  # then the first receipt has to do
-                    receipts.write_rejected(
-                        spool, bundle, at=at, owner_uid=owner, problems=problems, folder=folder
-                    )
+                self._obey_or_postpone(ReportRejected(bundle, owner, at, problems, folder))
                 return [bundle.ticket]
+            case ReportRejected(bundle, owner, at, problems, folder):
+                receipts.write_rejected(spool, bundle, at=at, owner_uid=owner, problems=problems, folder=folder)
             case ReportIncomplete(kind, name, owner, at, missing):
                 receipts.write_incomplete(spool, kind, name, at=at, owner_uid=owner, missing=missing)
             case Withdraw(kind, name):

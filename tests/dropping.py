@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from datarun_daemon.core.model import BundleKind
 from datarun_daemon.spool.bundle import Bounds
@@ -26,7 +27,7 @@ FOLD_FILES = {"classifier.py": CODE, "train.npy": TRAIN, "test.npy": TEST}
 class Desk:
     """An inbox on a spool, and the clock it is told."""
 
-    def __init__(self, folder: Path, **options: object) -> None:
+    def __init__(self, folder: Path, **options: Any) -> None:
         self.spool = Spool.create(folder / "spool")
         self.now = 1000.0
         self.open(**options)

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -206,8 +211,10 @@ def test_the_order_of_arrival_is_kept(desk: Desk):
 
 def test_a_burst_is_handed_out_in_batches_and_each_bundle_once(desk: Desk):
     names = {f"team_{number}" for number in range(3000)}
+    code_only = {"classifier.py": FOLD_FILES["classifier.py"]}
+    manifest = fold_manifest(code_only).replace(b"train.npy, test_is: test.npy", b"[0, 1], test_is: [2]")
     for name in names:
-        drop(desk, name)
+        write(desk.folder(name), {**code_only, "manifest.yaml": manifest})
     claimed: list[str] = []
     most = 0
     while len(claimed) < len(names) and desk.now < 2000:
@@ -500,3 +507,130 @@ def test_growth_is_told_no_more_often_than_incompleteness(desk: Desk):
 
     assert {Incomplete} == {type(each) for each in found}
     assert len(found) <= 2
+
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def nobodys_desk() -> Iterator[Desk]:
+    """A spool of a user who has no rights on what others drop into it."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        desk = Desk(folder)
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, NOBODY, NOBODY)
+        yield desk
+
+
+def as_nobody(act: Callable[[], None]) -> None:
+    """Runs ``act``, with its assertions, in a process without rights."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+            act()
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+    assert 0 == os.waitpid(child, 0)[1]
+
+
+def test_a_bundle_that_we_may_not_remove_is_hidden_and_told(nobodys_desk: Desk):
+    desk = nobodys_desk
+    drop(desk, digested=False)
+
+    def act() -> None:
+        bundle = desk.claim(after=SETTLED).bundle
+        assert desk.inbox.finish(bundle)
+        assert [".datarun-taken-000000001"] == desk.incoming()
+        assert ["taken_bundle_not_removed"] == [notice.event for notice in desk.inbox.notices()]
+        assert [] == desk.look(after=SETTLED)
+
+    as_nobody(act)
+
+
+def test_a_refused_bundle_that_we_may_not_move_is_copied_whole(nobodys_desk: Desk):
+    desk = nobodys_desk
+    bundle = drop(desk)
+    (bundle / "sub").mkdir()
+    (bundle / "sub" / "notes.txt").write_text("x")
+
+    def act() -> None:
+        place = desk.spool.root / str(desk.inbox.refuse(desk.claim().bundle, [PROBLEM]))
+        names = {path.relative_to(place).as_posix() for path in place.rglob("*")}
+        assert {*FOLD_FILES, "manifest.yaml", "sub", "sub/notes.txt", "REASON.txt"} == names
+        assert [] == [name for name in desk.incoming() if not name.startswith(".datarun-taken-")]
+
+    as_nobody(act)
+
+
+def test_in_a_sticky_folder_a_bundle_stays_and_is_not_taken_again_until_it_changes(nobodys_desk: Desk):
+    desk = nobodys_desk
+    bundle = drop(desk)
+    incoming = desk.spool.incoming_of(FOLDS)
+    os.chown(incoming, 0, 0)
+    incoming.chmod(0o1777)
+    bundle.chmod(0o777)
+
+    def act() -> None:
+        assert not desk.inbox.finish(desk.claim().bundle)
+        assert [] == desk.look(after=3 * INCOMPLETE_SECONDS)
+        assert ["bundle_not_cleared"] == [notice.event for notice in desk.inbox.notices()]
+        (bundle / "more.txt").write_text("x")
+        assert 2 == desk.claim(after=NOTICED).bundle.ticket
+
+    as_nobody(act)
+
+
+def test_a_bundle_that_we_may_not_read_is_told_as_such_and_taken_once_we_may(nobodys_desk: Desk):
+    desk = nobodys_desk
+    bundle = drop(desk)
+    bundle.chmod(0o700)
+
+    def act() -> None:
+        assert "cannot read it (Permission denied)" in desk.missing()[0]
+
+    as_nobody(act)
+    bundle.chmod(0o755)
+    as_nobody(lambda: assert_claimed(desk))
+
+
+def assert_claimed(desk: Desk) -> None:
+    assert "team_a" == desk.claim(after=NOTICED).bundle.name
+
+
+FULL_DISK = """
+import shutil, sys
+from pathlib import Path
+from tests.dropping import Desk, drop
+desk = Desk(Path(sys.argv[1]))
+drop(desk)
+filler = desk.spool.root / "filler"
+try:
+    with filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(1024))
+except OSError:
+    pass
+assert [] == desk.look(after=3.0)
+assert ([], ["team_a"]) == (desk.stored(), desk.incoming())
+notices = desk.inbox.notices()
+assert {"bundle_not_copied"} == {notice.event for notice in notices} and len(notices) == 1, notices
+filler.unlink()
+assert "team_a" == desk.claim(after=20.0).bundle.name
+"""
+
+
+def test_a_full_disk_loses_nothing_and_is_tried_again_in_peace(tmp_path: Path):
+    script = f"mount -t tmpfs -o size=256k tmpfs {tmp_path} && exec {sys.executable} -c '{FULL_DISK}' {tmp_path}"
+    root = Path(__file__).parents[1]
+    ended = subprocess.run(
+        ["unshare", "-Urm", "sh", "-c", script], cwd=root, capture_output=True, text=True, check=False
+    )
+
+    assert "" == ended.stderr

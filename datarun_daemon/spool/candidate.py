@@ -6,6 +6,7 @@ import heapq
 from dataclasses import dataclass
 
 from datarun_daemon.core.model import BundleId, BundleKind
+from datarun_daemon.spool.findings import Incomplete
 
 #: a bundle that is not ready is looked at again after an eighth of the time it has not changed, within these
 _SOONEST_SECONDS = 0.1
@@ -57,6 +58,17 @@ class Candidate:
             if deadline > now:
                 step_seconds = min(step_seconds, deadline - now + 0.001)
         return max(now + step_seconds, self.retry_at)
+
+    def lateness(self, now: float, *, late_after_seconds: float) -> Incomplete | None:
+        """Told once it has waited for long, and again when what is missing has changed."""
+        waited_seconds = now - self.first_seen
+        if not self.missing or waited_seconds < late_after_seconds:
+            return None
+        again = now - self.reported_at >= late_after_seconds
+        if self.reported and (self.reported == self.missing or self.settling or not again):
+            return None
+        self.reported, self.reported_at = self.missing, now
+        return Incomplete(self.kind, self.name, self.owner_uid, self.missing, waited_seconds)
 
 
 class Agenda:

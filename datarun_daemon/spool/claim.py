@@ -28,7 +28,7 @@ from datarun_daemon.spool.bundle import (
     open_file,
 )
 from datarun_daemon.spool.indices import FoldIndices, IndexFile, pack_indices
-from datarun_daemon.spool.layout import ARCHIVE_SUFFIXES, REQUEST_SUFFIXES, Spool
+from datarun_daemon.spool.layout import ARCHIVE_SUFFIXES, REQUEST_SUFFIXES
 from datarun_daemon.spool.manifest import (
     MANIFEST_NAME,
     FileDigest,
@@ -103,9 +103,9 @@ def _open(folder_fd: int, entry: str, kind: BundleKind, bounds: Bounds) -> Sourc
     raise Rejection([Problem(printable(entry), "a single file", expected)])
 
 
-def signature_now(spool: Spool, kind: BundleKind, entry: str, bounds: Bounds) -> str:
+def signature_now(incoming: Path, entry: str, *, kind: BundleKind, bounds: Bounds) -> str:
     """The signature of what lies under this name in the incoming folder. Raises what open_bundle() does."""
-    descriptor = os.open(spool.incoming_of(kind), FOLDER_FLAGS)
+    descriptor = os.open(incoming, FOLDER_FLAGS)
     try:
         source = open_bundle(descriptor, entry, kind=kind, bounds=bounds)
     finally:
@@ -141,6 +141,14 @@ def inspect(source: Source, kind: BundleKind) -> Whole:
         raise NotReady(missing)
     certain = bool(needed) and all(name in manifest.files for name in needed)
     return Whole(raw, manifest, needed, certain)
+
+
+def is_being_written(source: Source) -> bool:
+    """Somebody has the manifest of a bundle open for writing, as far as the kernel tells."""
+    try:
+        return source.is_being_written(())
+    except (Rejection, NotReady):
+        return False  # its manifest is no file
 
 
 def copy_into(folder: Path, source: Source, whole: Whole, bounds: Bounds) -> Copied:

@@ -20,6 +20,7 @@ from datarun_daemon.core.model import BundleId, BundleKind
 from datarun_daemon.spool.bundle import FOLDER_FLAGS, Bounds, copy_whole, open_file
 from datarun_daemon.spool.layout import REASON, TAKEN_PREFIX, Spool
 from datarun_daemon.spool.names import printable
+from datarun_daemon.spool.notices import Notices
 
 _COPYING_PREFIX = ".datarun-copying-"
 _SHOWN_CHARACTERS = 2000
@@ -118,6 +119,20 @@ def reason_text(spool: Spool, folder: Path, bundle: BundleId, problems: Sequence
         "",
     ]
     return "\n".join(lines)
+
+
+def clean(spool: Spool, next_ticket: int, notices: Notices) -> None:
+    """Nothing is left, where bundles come and go, of what an earlier daemon began and no catalog line names."""
+    for kind in BundleKind:
+        begun = uncommitted(spool, kind, next_ticket)
+        for path in (*leftovers(spool, kind), *begun):
+            try:
+                if path not in begun:
+                    disk.remove_tree(path)
+                elif place := settle_uncommitted(spool, kind, path):
+                    notices.tell("unregistered_bundle_set_aside", place=spool.relative(place))
+            except OSError as error:
+                notices.tell("leftover_not_removed", path=spool.relative(path), reason=str(error))
 
 
 def leftovers(spool: Spool, kind: BundleKind) -> list[Path]:

@@ -27,6 +27,7 @@ from datarun_daemon.spool.claim import (
     Whole,
     copy_into,
     inspect,
+    is_being_written,
     open_bundle,
     request_digest,
     signature_now,
@@ -103,16 +104,7 @@ class Inbox:
 
     def clean(self) -> None:
         """Nothing is left of what an earlier daemon began and no catalog line names. Call it before look()."""
-        for kind in BundleKind:
-            uncommitted = clearing.uncommitted(self._spool, kind, self._next_ticket)
-            for path in (*clearing.leftovers(self._spool, kind), *uncommitted):
-                try:
-                    if path not in uncommitted:
-                        disk.remove_tree(path)
-                    elif place := clearing.settle_uncommitted(self._spool, kind, path):
-                        self._notices.tell("unregistered_bundle_set_aside", place=self._spool.relative(place))
-                except OSError as error:
-                    self._notices.tell("leftover_not_removed", path=self._spool.relative(path), reason=str(error))
+        clearing.clean(self._spool, self._next_ticket, self._notices)
 
     def look(self, now: float) -> list[Finding]:
         """What became ready, wrong or late since the last look; a bounded piece of work.
@@ -237,7 +229,7 @@ class Inbox:
             candidate.judged = reason.until_it_changes
         except OSError as error:
             self._not_copied(candidate, error, now)
-        return self._lateness(candidate, now)
+        return candidate.lateness(now, late_after_seconds=self._incomplete_after_seconds)
 
     def _not_copied(self, candidate: Candidate, error: OSError, now: float) -> None:
         """Our disk may be full, or theirs may fail: neither is a reason to reject what was sent."""
@@ -272,7 +264,7 @@ class Inbox:
                 return None
             candidate.done = ""
             if candidate.judged or (candidate.settling and not self._has_settled(candidate, now)):
-                return self._lateness(candidate, now)
+                return candidate.lateness(now, late_after_seconds=self._incomplete_after_seconds)
             if changed and not is_new and candidate.entry.endswith(ARCHIVE_SUFFIXES):
                 # each look would read through all of what has arrived so far
                 raise NotReady(["to be settled: it is changing"], until_it_changes=False)
@@ -297,18 +289,12 @@ class Inbox:
                 candidate.settling = True
                 words = [str(problem) for problem in rejection.problems]
                 raise NotReady(words, until_it_changes=False) from rejection
-            if self._is_being_written(source):
+            if is_being_written(source):
                 raise NotReady(["its writer to close it"], until_it_changes=False) from rejection
             raise
         if source.is_being_written(names):
             raise NotReady(["its writer to close it"], until_it_changes=False)
         return whole
-
-    def _is_being_written(self, source: Source) -> bool:
-        try:
-            return source.is_being_written(())
-        except (Rejection, NotReady):
-            return False  # its manifest is no file
 
     def _claim(self, candidate: Candidate, source: Source, whole: Whole, written: list[Path]) -> Claimed:
         ticket = self._next_ticket
@@ -355,17 +341,6 @@ class Inbox:
         self._handed[found.bundle.ticket] = (candidate, folder)
         return found
 
-    def _lateness(self, candidate: Candidate, now: float) -> Incomplete | None:
-        """Told once it has waited for long, and again when what is missing has changed."""
-        waited_seconds = now - candidate.first_seen
-        if not candidate.missing or waited_seconds < self._incomplete_after_seconds:
-            return None
-        again = now - candidate.reported_at >= self._incomplete_after_seconds
-        if candidate.reported and (candidate.reported == candidate.missing or candidate.settling or not again):
-            return None
-        candidate.reported, candidate.reported_at = candidate.missing, now
-        return Incomplete(candidate.kind, candidate.name, candidate.owner_uid, candidate.missing, waited_seconds)
-
     def _clear_unfinished(self, candidate: Candidate) -> Cleared | None:
         """Finishes what the catalog says was taken or refused before a crash, and was not cleared away."""
         unfinished = self._unfinished.get((candidate.kind, candidate.name))
@@ -384,7 +359,7 @@ class Inbox:
         if not self._is_as_handed_out(candidate, bundle):
             return True
         try:
-            hidden = clearing.take_away(self._spool.incoming_of(candidate.kind), candidate.entry, bundle.ticket)
+            hidden = clearing.take_away(self._folders[candidate.kind].path, candidate.entry, bundle.ticket)
         except FileNotFoundError:
             self._drop(candidate)
             return True
@@ -442,7 +417,8 @@ class Inbox:
         return unchanged
 
     def _signature_now(self, candidate: Candidate) -> str:
-        return signature_now(self._spool, candidate.kind, candidate.entry, self._bounds)
+        incoming = self._folders[candidate.kind].path
+        return signature_now(incoming, candidate.entry, kind=candidate.kind, bounds=self._bounds)
 
     def _leave(self, candidate: Candidate, bundle: BundleId, error: Exception) -> None:
         """It stays under its name, and is not taken again as long as it does not change."""

@@ -211,7 +211,8 @@ class Spool:
     def stored_bundle(self, kind: BundleKind, ticket: int, name: str) -> Path:
         """The folder of one claimed bundle: ``store/folds/000012/000012345-team_a``."""
         safe = re.sub(r"[^A-Za-z0-9._-]", "_", bundle_stem(name))[:60]
-        return self.shard(kind, ticket) / f"{ticket:09d}-{safe}"
+        # in one piece: joining a Path part by part costs more than copying a small file
+        return Path(f"{self.root}/store/{kind.value}/{ticket // _TICKETS_A_SHARD:06d}/{ticket:09d}-{safe}")
 
     @property
     def results(self) -> Path:

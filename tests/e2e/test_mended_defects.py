@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import datarun_daemon
+from datarun_daemon.spool.layout import Spool
 from tests.bundles import fold_bundle, iris_bundle, slow
 from tests.conftest import StartDaemon
 from tests.daemon_process import RunningDaemon, wait_for
@@ -99,37 +101,42 @@ def test_a_full_disk_delays_receipts_and_results_and_ends_nothing(make_daemon: S
         subprocess.run(["umount", "-l", str(small)], check=True)
 
 
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user can reach; pytest's own are private."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
 @as_root
-def test_members_of_the_group_of_a_shared_spool_see_the_status_and_take_results(
-    make_daemon: StartDaemon, tmp_path: Path
-):
-    daemon = make_daemon()
+def test_members_of_the_group_of_a_shared_spool_see_the_status_and_take_results(open_folder: Path):
     group, member = 4100, 4101
-    for path in (tmp_path, *tmp_path.parents):
-        if path.stat().st_uid == 0 and not path.stat().st_mode & 0o005:
-            path.chmod(path.stat().st_mode | 0o055)
-    daemon.folder.chmod(0o755)
+    daemon = RunningDaemon(open_folder)
     for path in (daemon.spool.root, *daemon.spool.root.rglob("*")):
         os.chown(path, 0, group)
-    type(daemon.spool).create(daemon.spool.root, shared=True)
-    daemon.start()
-    daemon.drop(iris_bundle(tmp_path / "iris"), "datasets")
-    daemon.drop(fold_bundle(tmp_path / "a", [1], submission=24), "folds")
-    daemon.wait_for_result("iris", "24", 1)
-    home = tmp_path / "home"
+    Spool.create(daemon.spool.root, shared=True)
+    home = open_folder / "home"
     home.mkdir()
     os.chown(home, member, group)
     become = ["setpriv", f"--reuid={member}", f"--regid={group}", "--clear-groups"]
-
-    subprocess.run([*become, "mv", str(daemon.result_folder("iris", "24", 1)), str(home / "mine")], check=True)
-
-    wait_for(lambda: daemon.catalog("FoldTaken"), "the result to be seen as taken")
+    # where the tests lie, another user may not be able to read
+    shutil.copytree(Path(datarun_daemon.__file__).parent, open_folder / "source" / "datarun_daemon")
+    environ = {**os.environ, "PYTHONPATH": str(open_folder / "source")}
     code = (
         "from pathlib import Path; from datarun_daemon.spool.layout import Spool;"
-        f"Spool.open(Path({str(daemon.spool.root)!r}))"
+        f"Spool.open(Path({str(daemon.spool.root)!r})).overview_file.read_text()"
     )
-    # where the tests lie, another user may not be able to read
-    shutil.copytree(Path(datarun_daemon.__file__).parent, tmp_path / "source" / "datarun_daemon")
-    environ = {**os.environ, "PYTHONPATH": str(tmp_path / "source")}
-    subprocess.run([*become, "/usr/bin/python3", "-c", code], check=True, env=environ)
-    assert json.loads((daemon.spool.overview_file).read_text())["format"] == 1
+    try:
+        daemon.start()
+        daemon.drop(iris_bundle(open_folder / "iris"), "datasets")
+        daemon.drop(fold_bundle(open_folder / "a", [1], submission=24), "folds")
+        daemon.wait_for_result("iris", "24", 1)
+        wait_for(daemon.overview, "the overview")
+
+        subprocess.run([*become, "/usr/bin/python3", "-c", code], check=True, env=environ, cwd="/")
+        subprocess.run([*become, "mv", str(daemon.result_folder("iris", "24", 1)), str(home / "mine")], check=True)
+
+        wait_for(lambda: daemon.catalog("FoldTaken"), "the result to be seen as taken")
+    finally:
+        daemon.end()

@@ -99,8 +99,6 @@ class _Keeper:
                     handler()
             self._look_around(time.monotonic())
 
-    # -- what the daemon wants
-
     def _hear_daemon(self) -> None:
         try:
             message, descriptors = wire.receive_with_descriptors(self._link)
@@ -143,8 +141,6 @@ class _Keeper:
         self._watch(running.pidfd, partial(self._bury, running))
         self._fork_spare()
 
-    # -- spare children
-
     def _take_spare(self) -> _Spare:
         if self._spare is None:
             self._fork_spare()
@@ -185,8 +181,6 @@ class _Keeper:
         spare.link.close()
         os.close(spare.log)
         os.close(spare.pidfd)
-
-    # -- what a fold does
 
     def _hear_fold(self, running: WatchedFold) -> None:
         try:
@@ -275,8 +269,6 @@ class _Keeper:
             known.add(self._spare.pid)
         return known
 
-    # -- results
-
     def _start_writer(self) -> tuple[int, socket.socket]:
         ours, theirs = wire.pair()
         me = os.getpid()
@@ -314,8 +306,6 @@ class _Keeper:
             self._tell({"op": "vanished", "fold": fold_id, "attempt": attempt, "reason": error})
         self._warm_spare()
 
-    # -- time
-
     def _patience(self) -> float:
         if any(running.reaped and running.key not in self._written_next for running in self._folds.values()):
             return _SWEEP_SECONDS
@@ -352,8 +342,6 @@ class _Keeper:
                 with open(descriptor, "rb") as file:
                     reason = (file.read(2000) or b"").decode(errors="replace")
                 self._end(running, reason.strip() or "stopped", state="CANCELLED")
-
-    # -- plumbing
 
     def _tell(self, message: dict[str, Any]) -> None:
         if not self._daemon_is_there:

@@ -91,6 +91,8 @@ class Inbox:
         self._agenda = Agenda()
         self._shards: set[Path] = set()
         self._paused_until = float("-inf")
+        #: of the last look, by the clock that it was given
+        self._looked_at = float("-inf")
         self._notices = Notices()
 
     def configure(
@@ -114,6 +116,7 @@ class Inbox:
         Raises:
             DiskFailed: it could not be made durable.
         """
+        self._looked_at = now
         findings: list[Finding] = []
         written: list[Path] = []
         busy = self._agenda.has_due(now)
@@ -423,7 +426,7 @@ class Inbox:
     def _leave(self, candidate: Candidate, bundle: BundleId, error: Exception) -> None:
         """It stays under its name, and is not taken again as long as it does not change."""
         candidate.done = bundle.signature
-        self._agenda.add(candidate, time.monotonic() + _LEFT_SECONDS)
+        self._agenda.add(candidate, self._looked_at + _LEFT_SECONDS)
         bundle_name = f"{candidate.kind.value}/{candidate.name}"
         self._notices.tell_once("bundle_not_cleared", bundle=bundle_name, reason=str(error))
 

@@ -15,7 +15,7 @@ from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from datarun_daemon.core.errors import Problem, Rejection
 from datarun_daemon.core.model import Priority
@@ -27,9 +27,6 @@ from datarun_daemon.spool.index_files import (
     indices_in_npy,
 )
 from datarun_daemon.spool.names import printable
-
-if TYPE_CHECKING:
-    from datarun_daemon.spool.manifest import FoldPart
 
 #: the longest list of row numbers, and one more than the highest row number
 MAX_INDICES = 20_000_000
@@ -61,6 +58,17 @@ class IndexValues:
 
 
 IndexSource = IndexFile | IndexValues
+
+
+@dataclass(frozen=True, slots=True)
+class FoldPart:
+    """One CV fold to run."""
+
+    id: str
+    train_is: IndexSource
+    test_is: IndexSource
+    #: the fold's own, else the bundle's, else LOW
+    priority: Priority
 
 
 @dataclass(frozen=True, slots=True)

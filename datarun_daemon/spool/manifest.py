@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from datarun_daemon.core.errors import Problem, Rejection
 from datarun_daemon.core.model import BundleKind, Priority, StandardSplit
-from datarun_daemon.spool.indices import IndexFile, IndexSource, IndexValues
+from datarun_daemon.spool.indices import FoldPart, IndexFile, IndexSource, IndexValues
 from datarun_daemon.spool.manifest_fields import (
     ELEMENTS,
     EXPECTED,
@@ -99,17 +99,6 @@ class SubmissionPart:
     #: None exactly when there are no files
     dataset: str | None
     files: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class FoldPart:
-    """One CV fold to run."""
-
-    id: str
-    train_is: IndexSource
-    test_is: IndexSource
-    #: the fold's own, else the bundle's, else LOW
-    priority: Priority
 
 
 @dataclass(frozen=True, slots=True)

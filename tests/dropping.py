@@ -32,9 +32,7 @@ class Desk:
         self.now = 1000.0
         self.open(**options)
 
-    def open(
-        self, *, next_ticket: int = 1, bounds: Bounds = BOUNDS, unfinished: Iterable[Unfinished] = ()
-    ) -> None:
+    def open(self, *, next_ticket: int = 1, bounds: Bounds = BOUNDS, unfinished: Iterable[Unfinished] = ()) -> None:
         """As a daemon that starts."""
         self.inbox = Inbox(
             self.spool,

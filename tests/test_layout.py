@@ -89,7 +89,10 @@ def test_a_readme_in_a_bundle_is_part_of_it():
 @pytest.mark.parametrize(
     ("entry", "shown"),
     [
-        ("Team A", "Team A"), ("Müller", "Müller"), ("a\nb", "a%0Ab"), ("a\x1b[2Jb", "a%1B[2Jb"),
+        ("Team A", "Team A"),
+        ("Müller", "Müller"),
+        ("a\nb", "a%0Ab"),
+        ("a\x1b[2Jb", "a%1B[2Jb"),
         ("a\u202eb", "a%E2%80%AEb"),
     ],
 )

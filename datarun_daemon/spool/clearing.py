@@ -11,6 +11,7 @@ import contextlib
 import os
 import re
 import shlex
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from datarun_daemon.spool.notices import Notices
 
 _COPYING_PREFIX = ".datarun-copying-"
 _SHOWN_CHARACTERS = 2000
+_REMOVED_AT_ONCE = 200
 
 
 def take_away(incoming: Path, entry: str, ticket: int) -> Path:
@@ -36,6 +38,16 @@ def take_away(incoming: Path, entry: str, ticket: int) -> Path:
     hidden = incoming / f"{TAKEN_PREFIX}{ticket:09d}"
     disk.rename(incoming / entry, hidden)
     return hidden
+
+
+def remove_hidden(spool: Spool, hidden: deque[Path], notices: Notices) -> None:
+    """The next of these are gone; one that may not be removed stays hidden, and that is told."""
+    for _ in range(min(len(hidden), _REMOVED_AT_ONCE)):
+        path = hidden.popleft()
+        try:
+            disk.remove_tree(path)
+        except OSError as error:
+            notices.tell_once("taken_bundle_not_removed", path=spool.relative(path), reason=str(error))
 
 
 def move_to_rejected(

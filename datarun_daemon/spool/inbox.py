@@ -11,6 +11,7 @@ import errno
 import heapq
 import os
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -36,7 +37,6 @@ from datarun_daemon.spool.findings import (
     Claimed,
     Cleared,
     Finding,
-    Incomplete,
     Refused,
     Unfinished,
     Waiting,
@@ -90,6 +90,8 @@ class Inbox:
         self._handed: dict[int, tuple[Candidate, str | None]] = {}
         self._agenda = Agenda()
         self._shards: set[Path] = set()
+        #: bundles that are out of their names, and still to be removed
+        self._hidden: deque[Path] = deque()
         self._paused_until = float("-inf")
         #: of the last look, by the clock that it was given
         self._looked_at = float("-inf")
@@ -126,12 +128,14 @@ class Inbox:
             self._work(now, descriptors, findings, written)
         if written:
             disk.make_durable(written, below=self._spool.store)
+        if not self._agenda.has_due(now):
+            clearing.remove_hidden(self._spool, self._hidden, self._notices)
         return findings
 
     def seconds_to_next(self, now: float) -> float:
         """How long nothing is due if nothing new arrives."""
         listing = min(folder.listed_at for folder in self._folders.values()) + self._rescan_seconds
-        due = max(self._agenda.first_due(listing), self._paused_until)
+        due = max(self._agenda.first_due(listing), self._paused_until) if not self._hidden else now
         return max(0.0, min(due, listing) - now)
 
     def finish(self, bundle: BundleId) -> bool:
@@ -193,9 +197,7 @@ class Inbox:
         here = {candidate.name for (of, _), candidate in self._candidates.items() if of is kind}
         for key in [key for key in self._unfinished if key[0] is kind and key[1] not in here]:
             unfinished = self._unfinished.pop(key)
-            if unfinished.problems is not None and (
-                folder := clearing.unexplained(self._spool, unfinished.bundle)
-            ):
+            if unfinished.problems is not None and (folder := clearing.unexplained(self._spool, unfinished.bundle)):
                 clearing.write_reason(self._spool, folder, unfinished.bundle, unfinished.problems)
             yield Cleared(unfinished.bundle)
 
@@ -306,9 +308,7 @@ class Inbox:
             display_name(name) for name in source.names() if name != MANIFEST_NAME and name not in whole.needed
         )
         if candidate.kind is BundleKind.REQUESTS:
-            found = Claimed(
-                bundle, source.owner_uid, whole.manifest, None, request_digest(whole), {}, ignored, (), ""
-            )
+            found = Claimed(bundle, source.owner_uid, whole.manifest, None, request_digest(whole), {}, ignored, (), "")
             return self._hand_out(candidate, found)
         folder = self._spool.stored_bundle(candidate.kind, ticket, candidate.name)
         self._make_shard(folder.parent, written)
@@ -370,10 +370,9 @@ class Inbox:
             self._leave(candidate, bundle, error)
             return False
         self._drop(candidate)
-        try:
-            disk.remove_tree(hidden)
-        except OSError as error:
-            self._notices.tell_once("taken_bundle_not_removed", path=self._spool.relative(hidden), reason=str(error))
+        self._hidden.append(hidden)
+        if not self._agenda.has_due(self._looked_at):  # in a burst, taking bundles in goes first
+            clearing.remove_hidden(self._spool, self._hidden, self._notices)
         return True
 
     def _refuse(self, candidate: Candidate, bundle: BundleId, problems: Sequence[Problem]) -> str | None:

@@ -161,6 +161,11 @@ class Intake(Worker[Task]):
 
     def work(self, tasks: Sequence[Task]) -> None:
         now = time.monotonic()
+        glanced = self.watch.glance(now)
+        wakes = self._wakes
+        due = now >= min(self._next_look, self._next_tend)
+        if not (tasks or glanced or due or self._postponed or wakes != self._seen_wakes):
+            return  # as it is fifty times a second, most of the time
         again = [task for at, task in self._postponed if at <= now]
         self._postponed = [(at, task) for at, task in self._postponed if at > now]
         cleared: list[int] = []
@@ -171,9 +176,8 @@ class Intake(Worker[Task]):
             self._next_tend = now + _TEND_SECONDS
             repaired = self.watch.tend(now)
         findings: list[Finding] = []
-        wakes = self._wakes
         looked = False
-        if self.watch.glance(now) or wakes != self._seen_wakes or now >= self._next_look:
+        if glanced or wakes != self._seen_wakes or now >= self._next_look:
             self._seen_wakes = wakes
             looked = True
             findings = self._inbox.look(now)

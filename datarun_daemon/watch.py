@@ -56,6 +56,7 @@ class Watch:
     ) -> None:
         """``mode`` is ``auto``, ``events`` or ``polling``."""
         self._folders = tuple(folders)
+        self._names = tuple(map(str, folders))
         self._handler = _Wake(wake)
         self._poll_seconds = poll_seconds
         self.mode, self.reason = _choose(self._folders, mode)
@@ -87,7 +88,7 @@ class Watch:
                 return False
             self._next_poll = now + self._poll_seconds
             return True
-        times = tuple(_time_ns(folder) for folder in self._folders)
+        times = tuple(map(_time_ns, self._names))
         if times != self._times:
             self._times, self._hot_until = times, now + _SAME_TICK_SECONDS
         return now < self._hot_until
@@ -154,7 +155,7 @@ def _identity(folder: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _time_ns(folder: Path) -> int:
+def _time_ns(folder: str) -> int:
     try:
         return os.stat(folder).st_mtime_ns
     except OSError:

@@ -75,10 +75,6 @@ def sync_data(descriptor: int) -> None:
         raise DiskFailed(f"fdatasync failed ({error}); check the disk, then start again") from error
 
 
-def sync_file(path: Path) -> None:
-    _sync_path(path, os.O_RDONLY | os.O_NOFOLLOW)
-
-
 def sync_folder(path: Path) -> None:
     """The names in this folder are durable afterwards (not what they name)."""
     _sync_path(path, os.O_RDONLY | os.O_DIRECTORY)

@@ -14,6 +14,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from datarun_daemon.core.admission import missing_elements
 from datarun_daemon.core.errors import Problem, Rejection
 from datarun_daemon.core.model import BundleKind, Priority, StandardSplit
 from datarun_daemon.spool import indices, yaml_reading
@@ -31,7 +32,6 @@ from datarun_daemon.spool.manifest import (
     DatasetManifest,
     FoldsManifest,
     SplitRequest,
-    missing_elements,
     parse_manifest,
 )
 from datarun_daemon.spool.names import file_name_fault, id_fault, is_temporary, printable

@@ -5,7 +5,7 @@ Each function returns every problem at once, and none if the fact it leads to ma
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from datarun_daemon.core.errors import Problem
 from datarun_daemon.core.events import FoldRow
@@ -82,6 +82,12 @@ def brings_known_code(ledger: Ledger, submission: str, code_digest: str) -> bool
     return known is not None and known.code_digest == code_digest
 
 
+def missing_elements(submission_files: Iterable[str], workflow_elements: Iterable[str]) -> tuple[str, ...]:
+    """The files that a submission lacks for a workflow, in its order: ``classifier.py`` for classifier."""
+    there = set(submission_files)
+    return tuple(name for name in (f"{element}.py" for element in workflow_elements) if name not in there)
+
+
 def _of_submission(
     ledger: Ledger,
     submission: str,
@@ -111,7 +117,7 @@ def _of_submission(
 
 
 def _of_elements(data: Dataset, files: Sequence[str]) -> list[Problem]:
-    missing = [f"{element}.py" for element in data.workflow_elements if f"{element}.py" not in files]
+    missing = missing_elements(files, data.workflow_elements)
     if not missing:
         return []
     expected = f"also {', '.join(missing)}: dataset {data.name} has the workflow elements "

@@ -134,10 +134,6 @@ class Spool:
         return self.root / MARKER
 
     @property
-    def config_file(self) -> Path:
-        return self.root / "config.yaml"
-
-    @property
     def lock_file(self) -> Path:
         """Whoever holds an flock on it is the spool's daemon; it says who that is."""
         return self.root / ".datarun-lock"

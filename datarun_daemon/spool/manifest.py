@@ -6,7 +6,7 @@ Rejection with everything that is wrong. What needs other files, or the catalog,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -46,7 +46,6 @@ __all__ = [
     "RequestManifest",
     "SplitRequest",
     "SubmissionPart",
-    "missing_elements",
     "parse_manifest",
 ]
 
@@ -181,12 +180,6 @@ def parse_manifest(kind: BundleKind, raw: bytes) -> Manifest:
             return _folds(folds)
         case BundleKind.REQUESTS:
             return _request(value, problems)
-
-
-def missing_elements(submission_files: Iterable[str], workflow_elements: Iterable[str]) -> tuple[str, ...]:
-    """The files that a submission lacks for a workflow, in its order: ``classifier.py`` for classifier."""
-    there = set(submission_files)
-    return tuple(name for name in (f"{element}.py" for element in workflow_elements) if name not in there)
 
 
 def _fields(

@@ -13,15 +13,15 @@ from pathlib import Path
 from joblib import Parallel, delayed
 
 from benchmarks import workload
+from benchmarks.celery_folds import CeleryFolds
 from benchmarks.live_daemon import LiveDaemon
 from benchmarks.rounds import in_turn, table
 
-_PER_BUNDLE = 5
 _PROCESSES = 2
 
 
 def compare(name: str, *, folds: int, cold_folds: int, rounds: int, folder: Path) -> str:
-    """A table of the three contestants on ``folds`` folds of a workload."""
+    """A table of the contestants on ``folds`` folds of a workload; without cold processes if ``cold_folds`` is 0."""
     csv = folder / f"{name}.csv"
     workload.write_csv(name, csv)
     data = workload.split(name, csv)
@@ -31,13 +31,39 @@ def compare(name: str, *, folds: int, cold_folds: int, rounds: int, folder: Path
         contestants: dict[str, Callable[[], float]] = {
             "datarun, 2 slots": _Daemon(daemon, name, folds, len(data[0]), folder),
             "joblib, 2 processes": _Joblib(name, folds, data, folder),
-            "a cold python process each, 2 at a time": _Cold(name, cold_folds, csv, folder),
         }
+        if cold_folds:
+            contestants["a cold python process each, 2 at a time"] = _Cold(name, cold_folds, csv, folder)
         for warm_up in list(contestants.values())[:2]:
             warm_up()
         figures = in_turn(contestants, rounds=rounds)
-    title = f"{folds} {name} folds, {workload.WORKLOADS[name][0]} trees"
+    title = f"{folds} {name} folds, {workload.WORKLOADS[name][1]} trees"
     return table(title, "folds/s", figures, against="joblib, 2 processes")
+
+
+def compare_with_celery(name: str, *, folds: int, rounds: int, folder: Path) -> str:
+    """A table of the daemon and of Celery with Redis on ``folds`` folds of a workload."""
+    csv = folder / f"{name}.csv"
+    workload.write_csv(name, csv)
+    n_train = len(workload.split(name, csv)[0])
+    with (
+        LiveDaemon(folder, slots=_PROCESSES) as daemon,
+        CeleryFolds(name, folds=folds, csv=csv, folder=folder, processes=_PROCESSES) as celery,
+        CeleryFolds(
+            name, folds=12, csv=csv, folder=folder, processes=_PROCESSES, process_a_fold=True
+        ) as fresh_celery,
+    ):
+        daemon.drop(workload.write_dataset(name, folder / "bundles" / name), "datasets", name)
+        contestants = {
+            "datarun, 2 slots": _Daemon(daemon, name, folds, n_train, folder),
+            "Celery and Redis, 2 workers": celery,
+            "the same, a new process for each fold": fresh_celery,
+        }
+        for warm_up in contestants.values():
+            warm_up()
+        figures = in_turn(contestants, rounds=rounds)
+    title = f"{folds} {name} folds, {workload.WORKLOADS[name][1]} trees"
+    return table(title, "folds/s", figures, against="Celery and Redis, 2 workers")
 
 
 class _Daemon:
@@ -48,13 +74,14 @@ class _Daemon:
     def __call__(self) -> float:
         turn = next(self._turn)
         bundles, results = [], []
-        for number in range(self._folds // _PER_BUNDLE):
+        for number in range(self._folds // workload.PER_BUNDLE):
             submission = f"{self._name}-{turn}-{number}"
             folder = self._folder / "bundles" / submission
             bundles.append(
-                workload.write_folds(self._name, folder, submission, _PER_BUNDLE, n_train=self._n_train)
+                workload.write_folds(self._name, folder, submission, workload.PER_BUNDLE, n_train=self._n_train)
             )
-            results += [self._daemon.result(self._name, submission, f"{submission}-{k}") for k in range(_PER_BUNDLE)]
+            ids = (f"{submission}-{k}" for k in range(workload.PER_BUNDLE))
+            results += [self._daemon.result(self._name, submission, fold) for fold in ids]
         start = time.monotonic()
         for bundle in bundles:
             self._daemon.drop(bundle, "folds", bundle.name)

@@ -11,8 +11,10 @@ import yaml
 
 from datarun_daemon.client.packing import pack
 
-#: name of the dataset: (trees of the forest, share held out)
-WORKLOADS = {"iris": (10, 0.5), "digits": (100, 0.3)}
+#: name of the workload: (scikit-learn's dataset, trees of the forest, share held out)
+WORKLOADS = {"iris": ("iris", 10, 0.5), "digits": ("digits", 100, 0.3), "digits-long": ("digits", 1000, 0.3)}
+#: folds that a bundle brings, and a submission has
+PER_BUNDLE = 5
 
 CLASSIFIER = """\
 from sklearn.ensemble import RandomForestClassifier
@@ -30,7 +32,7 @@ class Classifier:
 def write_csv(name: str, path: Path) -> None:
     from sklearn import datasets
 
-    frame = getattr(datasets, f"load_{name}")(as_frame=True)
+    frame = getattr(datasets, f"load_{WORKLOADS[name][0]}")(as_frame=True)
     frame.data.assign(target=frame.target).to_csv(path, index=False)
 
 
@@ -42,7 +44,7 @@ def write_dataset(name: str, folder: Path) -> Path:
         "target_column": "target",
         "workflow_elements": ["classifier"],
         "data_file": "data.csv",
-        "split": {"held_out_test": WORKLOADS[name][1], "random_state": 42},
+        "split": {"held_out_test": WORKLOADS[name][2], "random_state": 42},
     }
     (folder / "manifest.yaml").write_text(yaml.safe_dump(manifest))
     pack(folder)
@@ -52,12 +54,16 @@ def write_dataset(name: str, folder: Path) -> Path:
 def write_folds(name: str, folder: Path, submission: str, number: int, *, n_train: int) -> Path:
     """A bundle of ``number`` folds; each trains on four fifths of the ``n_train`` rows."""
     folder.mkdir(parents=True)
-    (folder / "classifier.py").write_text(CLASSIFIER.format(trees=WORKLOADS[name][0]))
+    write_classifier(name, folder)
     folds = [{"id": f"{submission}-{k}", **rows(n_train, k)} for k in range(number)]
     part = {"id": submission, "dataset": name, "files": ["classifier.py"]}
     (folder / "manifest.yaml").write_text(yaml.safe_dump({"submission": part, "folds": folds}))
     pack(folder)
     return folder
+
+
+def write_classifier(name: str, folder: Path) -> None:
+    (folder / "classifier.py").write_text(CLASSIFIER.format(trees=WORKLOADS[name][1]))
 
 
 def rows(n_train: int, number: int) -> dict[str, list[int]]:
@@ -73,7 +79,7 @@ def split(name: str, csv: Path) -> tuple[Any, Any, Any]:
     import pandas as pd
     from sklearn.model_selection import train_test_split
 
-    train, test = train_test_split(pd.read_csv(csv), test_size=WORKLOADS[name][1], random_state=42)
+    train, test = train_test_split(pd.read_csv(csv), test_size=WORKLOADS[name][2], random_state=42)
     return train.drop(columns="target").to_numpy(), np.asarray(train["target"]), test.drop(columns="target").to_numpy()
 
 
@@ -83,7 +89,7 @@ def run_fold(name: str, data: tuple[Any, Any, Any], train_is: Sequence[int], fol
     from sklearn.ensemble import RandomForestClassifier
 
     X_train, y_train, X_test = data
-    forest = RandomForestClassifier(n_estimators=WORKLOADS[name][0], random_state=0)
+    forest = RandomForestClassifier(n_estimators=WORKLOADS[name][1], random_state=0)
     forest.fit(X_train[train_is], y_train[train_is])
     folder.mkdir(parents=True)
     np.save(folder / "full_train_predictions.npy", forest.predict_proba(X_train))

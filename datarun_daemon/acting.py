@@ -12,9 +12,10 @@ from datarun_daemon import librarian as lib
 from datarun_daemon.books import Books
 from datarun_daemon.config import Config
 from datarun_daemon.core import events as e
-from datarun_daemon.core.model import FoldState, Stage
+from datarun_daemon.core.model import FoldState, Stage, json_id
 from datarun_daemon.core.scheduler import (
     Decision,
+    DeliverPredictions,
     FailFold,
     GenerateFolds,
     PublishFold,
@@ -22,11 +23,14 @@ from datarun_daemon.core.scheduler import (
     StartFold,
     StopAttempt,
 )
-from datarun_daemon.results import failed_facts, failed_log, rows_of
+from datarun_daemon.results import failed_facts, failed_log, requested_facts, rows_of
 from datarun_daemon.runner import protocol
 from datarun_daemon.runner.pool import Pool
+from datarun_daemon.spool.deliveries import Answer, Deliveries, Requested
 from datarun_daemon.spool.indices import FoldIndices, unpack
+from datarun_daemon.spool.layout import bundle_stem
 from datarun_daemon.spool.outbox import Outbox, ResultPlace
+from datarun_daemon.spool.views import iso
 
 log = structlog.get_logger()
 
@@ -42,6 +46,7 @@ class Acting:
     pool: Pool
     librarian: lib.Librarian
     outbox: Outbox
+    deliveries: Deliveries
     config: Config
     #: time.monotonic() before which nothing is started
     paused_until: float = 0.0
@@ -65,25 +70,32 @@ class Acting:
         for start in starts:
             self._start(start)
 
-    def publish(self, places: Iterable[ResultPlace]) -> None:
-        """The rename of results whose lines are durable."""
-        for place in places:
+    def publish(self, staged: Iterable[ResultPlace | Answer]) -> None:
+        """The rename of results and answers whose lines are durable."""
+        for what in staged:
             try:
-                self.outbox.publish(place)
+                if isinstance(what, Answer):
+                    self.deliveries.publish(what.ticket, what.name, what.delivered)
+                else:
+                    self.outbox.publish(what)
             except OSError as error:
                 # it stays staged, and the next start publishes it
-                log.error("result_not_published", fold=place.fold, reason=str(error))
+                name = what.name if isinstance(what, Answer) else what.fold
+                log.error("result_not_published", name=name, reason=str(error))
 
     def _set_going(self, decision: Decision) -> None:
         match decision:
             case StopAttempt(fold_id, attempt):
-                self.pool.stop(fold_id, attempt, reason="it is to run anew")
+                reason = self.books.ledger.folds[fold_id].cancelling or "it is to run anew"
+                self.pool.stop(fold_id, attempt, reason=reason)
             case PublishFold(fold_id, attempt):
                 self._stage(fold_id)
             case SplitDataset(name):
                 self._split(name)
             case GenerateFolds(ticket):
                 self._generate(ticket)
+            case DeliverPredictions(ticket):
+                self._deliver(ticket)
 
     def _stage(self, fold_id: str) -> None:
         fold = self.books.ledger.folds[fold_id]
@@ -91,15 +103,31 @@ class Acting:
         rows = rows_of(self.books.spool, fold)
         self.librarian.give(lib.Stage(self.books.place(fold), facts, failed_log(fold), rows))
 
+    def _deliver(self, ticket: int) -> None:
+        delivery = self.books.ledger.to_deliver[ticket]
+        folds = []
+        for fold_id, attempt, new in delivery.results:
+            fold = self.books.ledger.folds[fold_id]
+            place = None if attempt is None else self.books.place(fold, attempt)
+            folds.append(Requested(requested_facts(fold), place, new))
+        answer = Answer(
+            ticket, bundle_stem(delivery.bundle.name), iso(time.time()), tuple(folds),
+            tuple(json_id(fold) for fold in delivery.unknown),
+        )  # fmt: skip
+        self.librarian.give(lib.Deliver(answer))
+
     def _split(self, name: str) -> None:
         dataset = self.books.ledger.datasets[name]
         assert dataset.split is not None
         folder = self.books.spool.root / dataset.folder
         self.pool.forget(name)
+        files = tuple(file for file in (dataset.data_file, *dataset.extra_files) if file)
         task = protocol.PrepareTask(
-            name, folder / dataset.data_file, dataset.target_column, dataset.workflow_elements,
-            dataset.split.held_out_test, dataset.split.random_state,
+            name, None if dataset.specific else folder / dataset.data_file, dataset.target_column,
+            dataset.workflow_elements, dataset.split.held_out_test, dataset.split.random_state,
             folder / f"prepared.{self.books.ledger.sequence}.{time.time_ns()}",
+            specific=dataset.specific, files=files if dataset.specific else (), dataset_folder=folder,
+            wall_seconds=self.config.split_wall_seconds,
         )  # fmt: skip
         self.pool.prepare(task)
 

@@ -10,9 +10,11 @@ import time
 from typing import Any
 
 from datarun_daemon.core import events as e
-from datarun_daemon.core.ledger import Fold, Ledger
+from datarun_daemon.core.ledger import Ledger
+from datarun_daemon.core.records import Fold
 from datarun_daemon.core.scheduler import Decision
 from datarun_daemon.spool.catalog import Catalog
+from datarun_daemon.spool.deliveries import Answer
 from datarun_daemon.spool.layout import Spool
 from datarun_daemon.spool.outbox import ResultPlace
 from datarun_daemon.worker import Worker
@@ -28,7 +30,7 @@ class Books:
         self._noted: list[e.Event] = []
         self._at = 0.0
         self._after: list[tuple[Worker[Any], object]] = []
-        self._publish: list[ResultPlace] = []
+        self._publish: list[ResultPlace | Answer] = []
         #: decisions being carried out, which the plan need not make again
         self.underway: set[Decision] = set()
         #: changes with every fact, for views that are rewritten only when there is something new
@@ -54,10 +56,10 @@ class Books:
         """Give the worker this task as soon as everything noted so far is durable."""
         self._after.append((worker, task))
 
-    def publish_afterwards(self, place: ResultPlace) -> None:
-        self._publish.append(place)
+    def publish_afterwards(self, what: ResultPlace | Answer) -> None:
+        self._publish.append(what)
 
-    def commit(self) -> list[ResultPlace]:
+    def commit(self) -> list[ResultPlace | Answer]:
         """Everything noted is durable and the tasks that waited are given; returns what to publish.
 
         Raises:

@@ -140,6 +140,19 @@ def status(spool: _SpoolOption = None, config: _Config = None, json: _Json = Fal
 
 
 @app.command()
+def history(
+    fold: Annotated[str, typer.Argument(help="The fold's id.")],
+    spool: _SpoolOption = None,
+    config: _Config = None,
+    json: _Json = False,
+) -> None:
+    """Tell everything that ever happened to a fold: attempts, versions of its submission, requests, results."""
+    from datarun_daemon.commands import history as command
+
+    _end(command.tell(fold, spool, config, json=json))
+
+
+@app.command()
 def doctor(spool: _SpoolOption = None, config: _Config = None, json: _Json = False) -> None:
     """Tell whether a daemon can work here, what limits it, and what to do about it."""
     from datarun_daemon.commands import doctor as command

@@ -190,6 +190,8 @@ class Config(_Options):
     memory_budget_bytes: _AutoBytes = None
     max_attempts: _Positive = 3
     max_loaded_datasets: _Positive = 4
+    split_wall_seconds: _Seconds = 3600.0
+    shared_accounts: list[int | str] = []
     scheduling: Scheduling = Scheduling()
     intake: Intake = Intake()
     environments: dict[str, str] = {"default": "auto"}

@@ -15,6 +15,7 @@ from types import FrameType
 import structlog
 
 from datarun_daemon import __version__, disk
+from datarun_daemon.accounts import Accounts
 from datarun_daemon.acting import Acting
 from datarun_daemon.books import Books
 from datarun_daemon.config import Config, load_config
@@ -31,6 +32,7 @@ from datarun_daemon.registrar import waits_for
 from datarun_daemon.runner.pool import Pool
 from datarun_daemon.spool import views
 from datarun_daemon.spool.bundle import Bounds
+from datarun_daemon.spool.deliveries import Deliveries
 from datarun_daemon.spool.findings import Unfinished
 from datarun_daemon.spool.inbox import Inbox
 from datarun_daemon.spool.layout import Spool
@@ -74,7 +76,8 @@ class Daemon:
         self._wakeups = Wakeups()
         self._books = Books(spool)
         self._outbox = Outbox(spool)
-        self._librarian = Librarian(self._outbox, self._wakeups.post)
+        self._deliveries = Deliveries(spool, self._outbox)
+        self._librarian = Librarian(self._outbox, self._deliveries, self._wakeups.post)
         self._pool = Pool(
             environments=config.interpreters(),
             cores_per_slot=config.cores_per_slot,
@@ -93,11 +96,14 @@ class Daemon:
     def start(self) -> None:
         """The past is taken in: catalog, outbox, attempts that outlived us; then the intake starts."""
         lines = self._books.replay()
-        settle_outbox(self._books, self._outbox)
+        settle_outbox(self._books, self._outbox, self._deliveries)
         self._intake = self._make_intake()
-        self._looking = Looking(self._books, self._intake, self._librarian, self._config.max_attempts)
+        accounts = Accounts.named(self._config.shared_accounts)
+        self._looking = Looking(self._books, self._intake, self._librarian, self._config.max_attempts, accounts)
         self._looking.last_ended.extend(views.last_ended(self._books.ledger.folds.values(), 20))
-        self._acting = Acting(self._books, self._pool, self._librarian, self._outbox, self._config)
+        self._acting = Acting(
+            self._books, self._pool, self._librarian, self._outbox, self._deliveries, self._config
+        )
         self._books.note(e.DaemonStarted(__version__, socket.gethostname()))
         settle_attempts(self._books, self._pool, self._looking, self._outbox)
         clean_runs(self._books, self._librarian)
@@ -267,6 +273,7 @@ class Daemon:
             self._config = self._acting.config = reload.config
             self._policy = _policy(self._config)
             self._looking.max_attempts = self._config.max_attempts
+            self._looking.accounts = Accounts.named(self._config.shared_accounts)
             self._intake.give(_intake_settings(self._config))
             set_up(self._config.log.format, self._config.log.level)
             log.info(

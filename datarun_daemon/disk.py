@@ -16,9 +16,10 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from datarun_daemon.core.errors import DiskFailed
 
@@ -93,15 +94,16 @@ def make_durable(paths: Iterable[Path], *, below: Path) -> None:
         _sync_path(path, os.O_RDONLY | os.O_NOFOLLOW)
 
 
-def write_atomically(path: Path, data: bytes, *, mode: int = 0o644, durable: bool = True) -> None:
-    """``path`` holds ``data``, whole, or what it held before.
+@contextlib.contextmanager
+def writing_atomically(path: Path, *, mode: int = 0o644, durable: bool = True) -> Iterator[BinaryIO]:
+    """``path`` holds, whole, what was written to the file when the block ends; what it held before if that raises.
 
     ``durable=False`` leaves out the fsyncs, for what can be made again from the catalog.
     """
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:80]}.", suffix=".tmp", dir=path.parent)
     try:
         with open(descriptor, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fchmod(file.fileno(), mode)
             if durable:
@@ -113,6 +115,12 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o644, durable: boo
         raise
     if durable:
         sync_folder(path.parent)
+
+
+def write_atomically(path: Path, data: bytes, *, mode: int = 0o644, durable: bool = True) -> None:
+    """``path`` holds ``data``, whole, or what it held before; see :func:`writing_atomically`."""
+    with writing_atomically(path, mode=mode, durable=durable) as file:
+        file.write(data)
 
 
 def rename(source: Path, target: Path) -> None:

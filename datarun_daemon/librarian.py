@@ -11,6 +11,7 @@ from pathlib import Path
 
 from datarun_daemon import disk
 from datarun_daemon.core.model import Priority
+from datarun_daemon.spool.deliveries import Answer, Deliveries
 from datarun_daemon.spool.indices import FoldIndices, unpack
 from datarun_daemon.spool.outbox import Outbox, ResultDamaged, ResultPlace
 from datarun_daemon.worker import Worker
@@ -42,6 +43,8 @@ class Collect:
     run_folder: Path
     facts: Mapping[str, object]
     rows: Rows
+    #: False: only into the archive
+    publish: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +76,19 @@ class LookForTaken:
     places: tuple[ResultPlace, ...]
 
 
-Task = Collect | Stage | MakeDurable | Remove | LookForTaken
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """Stage the answer to a predictions request."""
+
+    answer: Answer
+
+
+Task = Collect | Stage | MakeDurable | Remove | LookForTaken | Deliver
 
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """The result of a run is archived and staged."""
+    """The result of a run is archived and, if it is to be published, staged."""
 
     place: ResultPlace
     result: Mapping[str, object]
@@ -87,6 +97,13 @@ class Collected:
 @dataclass(frozen=True, slots=True)
 class Staged:
     place: ResultPlace
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The answer is staged."""
+
+    answer: Answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +135,10 @@ class Postponed:
 class Librarian(Worker[Task]):
     """Owns the outbox but for the last rename, which the loop does after the line."""
 
-    def __init__(self, outbox: Outbox, post: Callable[[object], None]) -> None:
+    def __init__(self, outbox: Outbox, deliveries: Deliveries, post: Callable[[object], None]) -> None:
         super().__init__("librarian", post)
         self._outbox = outbox
+        self._deliveries = deliveries
 
     def work(self, tasks: Sequence[Task]) -> None:
         done: list[tuple[Collect | Stage, object]] = []
@@ -152,7 +170,7 @@ class Librarian(Worker[Task]):
         if not done:
             return
         try:
-            self._outbox.stage([task.place for task, _ in done])
+            self._outbox.stage([task.place for task, _ in done if not isinstance(task, Collect) or task.publish])
         except OSError as error:
             for task, _ in done:
                 self.post(Postponed(task, str(error)))
@@ -170,6 +188,13 @@ class Librarian(Worker[Task]):
                 self.post(Durable(report))
             case Remove(folder):
                 _remove_run(folder)
+            case Deliver(answer):
+                try:
+                    self._deliveries.stage(answer)
+                except OSError as error:
+                    self.post(Postponed(task, str(error)))
+                else:
+                    self.post(Delivered(answer))
             case LookForTaken(places):
                 self.post(Taken(tuple(self._outbox.taken(places))))
 

@@ -11,15 +11,17 @@ import structlog
 
 from datarun_daemon import librarian as lib
 from datarun_daemon import registrar
+from datarun_daemon.accounts import Accounts
 from datarun_daemon.books import Books
 from datarun_daemon.core import events as e
 from datarun_daemon.core.errors import Problem
-from datarun_daemon.core.ledger import Fold
-from datarun_daemon.core.model import BundleId, FoldState, Stage
-from datarun_daemon.core.scheduler import GenerateFolds, PublishFold, SplitDataset, StopAttempt
+from datarun_daemon.core.model import BundleId, FoldState, Stage, uid_of
+from datarun_daemon.core.records import Dataset, Fold
+from datarun_daemon.core.scheduler import DeliverPredictions, GenerateFolds, PublishFold, SplitDataset, StopAttempt
 from datarun_daemon.intake import Accept, Amend, Found, Intake, Reject, ReportIncomplete, Withdraw
 from datarun_daemon.results import result_facts, rows_of
 from datarun_daemon.runner import protocol
+from datarun_daemon.spool.deliveries import Answer
 from datarun_daemon.spool.findings import Claimed, Cleared, Finding, Incomplete, Refused, Waiting, Withdrawn
 from datarun_daemon.spool.views import iso
 
@@ -34,6 +36,7 @@ class Looking:
     intake: Intake
     librarian: lib.Librarian
     max_attempts: int
+    accounts: Accounts
     #: what lies in the incoming folders, as of the last look
     arriving: tuple[Waiting, ...] = ()
     last_rejected: deque[tuple[float, e.BundleRejected]] = field(default_factory=lambda: deque(maxlen=20))
@@ -53,6 +56,8 @@ class Looking:
                 self._staged(place.fold, place.attempt)
             case lib.Damaged(place, reason):
                 self._lost(place.fold, place.attempt, f"its result was damaged: {reason}")
+            case lib.Delivered(answer):
+                self._delivered(answer)
             case lib.Taken(places):
                 self._taken([(place.fold, place.attempt) for place in places])
             case lib.Postponed(task, reason):
@@ -71,11 +76,13 @@ class Looking:
             self.librarian.give(task)
 
     def collect(self, fold: Fold, attempt: int) -> None:
-        """Have the result of a finished attempt stored."""
+        """Have the result of a finished attempt stored; one that no longer counts goes no further than the archive."""
         place = self.books.place(fold, attempt)
         run_folder = self.books.spool.run(fold.id, attempt)
         facts = result_facts(self.books.ledger, fold)
-        self.librarian.give(lib.Collect(place, run_folder, facts, rows_of(self.books.spool, fold)))
+        rows = rows_of(self.books.spool, fold)
+        counts = (fold.id, attempt) not in self.books.ledger.superseded
+        self.librarian.give(lib.Collect(place, run_folder, facts, rows, counts))
 
     def _found(self, found: Found) -> None:
         self.arriving = found.waiting
@@ -93,12 +100,13 @@ class Looking:
         at = iso(time.time())
         match finding:
             case Claimed(bundle=bundle, owner_uid=owner):
-                verdict = registrar.register(self.books.ledger, finding, self.books.spool.root)
+                verdict = registrar.register(self.books.ledger, finding, self.books.spool.root, self.accounts)
                 if isinstance(verdict, list):
                     self._reject(bundle, owner, tuple(verdict), at)
                     return
                 self.books.note(verdict.fact)
-                self.books.afterwards(self.intake, Accept(bundle, owner, at, verdict.receipt, finding.ignored))
+                receipt = {"sequence": self.books.ledger.sequence, **verdict.receipt}
+                self.books.afterwards(self.intake, Accept(bundle, owner, at, receipt, finding.ignored))
                 log.info("bundle_accepted", kind=bundle.kind.value, bundle=bundle.name, ticket=bundle.ticket)
             case Refused(bundle, owner, problems):
                 self._reject(bundle, owner, problems, at)
@@ -154,20 +162,22 @@ class Looking:
                 raise TypeError(f"a report that nobody reads: {report!r}")
 
     def _finished(self, fold_id: str, attempt: int) -> None:
-        fold = self.books.ledger.folds[fold_id]
-        if (fold_id, attempt) in self.books.ledger.superseded:
-            self._lost(fold_id, attempt, "stopped, for it is to run anew")
-            return
-        self.collect(fold, attempt)
+        superseded = self.books.ledger.superseded.get((fold_id, attempt))
+        self.collect(superseded or self.books.ledger.folds[fold_id], attempt)
 
     def _collected(self, fold_id: str, attempt: int, result: Mapping[str, object]) -> None:
         if (fold_id, attempt) in self.books.ledger.superseded:
-            self._lost(fold_id, attempt, "ended after all, but it is to run anew")
+            self._lost(fold_id, attempt, "its result no longer counts, for it is to run anew")
             return
         state, stage = result.get("state"), result.get("stage")
         message = str(result.get("message") or "")
         if state == FoldState.CANCELLED.value:
-            self._lost(fold_id, attempt, message, counted=False)
+            if self.books.ledger.folds[fold_id].cancelling:
+                self.books.note(e.FoldCancelled(fold_id, attempt))
+                log.info("fold_cancelled", fold=fold_id, attempt=attempt)
+                self._staged(fold_id, attempt)
+            else:
+                self._lost(fold_id, attempt, message, counted=False)
             return
         if state == FoldState.TESTED.value:
             seconds = [_seconds(result.get(f"{phase}_seconds")) for phase in ("train", "validation", "test")]
@@ -181,6 +191,7 @@ class Looking:
 
     def _staged(self, fold_id: str, attempt: int) -> None:
         self.books.underway.discard(PublishFold(fold_id, attempt))
+        self.books.underway.discard(StopAttempt(fold_id, attempt))
         fold = self.books.ledger.folds[fold_id]
         if fold.id not in self.books.ledger.ended_unpublished or fold.attempt != attempt:
             return  # forced to run again meanwhile
@@ -193,6 +204,12 @@ class Looking:
         self.books.note(e.FoldLost(fold_id, attempt, reason, counted))
         self.librarian.give(lib.Remove(self.books.spool.run(fold_id, attempt)))
         log.warning("fold_lost", fold=fold_id, attempt=attempt, reason=reason)
+
+    def _delivered(self, answer: Answer) -> None:
+        self.books.note(e.PredictionsDelivered(answer.ticket))
+        self.books.underway.discard(DeliverPredictions(answer.ticket))
+        self.books.publish_afterwards(answer)
+        log.info("predictions_delivered", request=answer.name, folds=len(answer.folds), new=len(answer.delivered))
 
     def _taken(self, taken: list[tuple[str, int]]) -> None:
         for fold_id, attempt in taken:
@@ -207,7 +224,11 @@ class Looking:
                 dataset = self.books.ledger.datasets[name]
                 assert dataset.split is not None
                 prepared = self.books.spool.relative(folder)
+                old = dataset.prepared
                 self.books.note(e.DatasetSplit(name, dataset.split, n_train, n_test, prepared))
+                self._tell_of_split(dataset)
+                if old:
+                    self.books.afterwards(self.librarian, lib.Remove(self.books.spool.root / old))
                 self.books.underway.discard(SplitDataset(name))
                 log.info("dataset_split", dataset=name, n_train=n_train, n_test=n_test)
             case protocol.FoldsGenerated(key, generated):
@@ -222,7 +243,13 @@ class Looking:
             return
         assert dataset.split is not None
         self.books.note(e.DatasetSplitFailed(report.dataset, dataset.split, report.reason))
+        self._tell_of_split(dataset)
         log.warning("split_failed", dataset=report.dataset, reason=report.reason)
+
+    def _tell_of_split(self, dataset: Dataset) -> None:
+        """In the receipt of whoever asked for it."""
+        receipt = {"sequence": self.books.ledger.sequence, **registrar.split_receipt(dataset)}
+        self.books.afterwards(self.intake, Amend(dataset.asked_by, uid_of(dataset.owner), iso(time.time()), receipt))
 
     def _generated_file(self, ticket: int) -> str:
         return f"{self.books.ledger.to_generate[ticket].folder}/.indices.npy"
@@ -242,8 +269,12 @@ class Looking:
             self._no_folds(ticket, f"folds {', '.join(taken[:5])} are there already; `force: submission_fold`")
             return
         self.books.note(e.FoldsGenerated(ticket, self._generated_file(ticket), rows))
-        receipt: dict[str, object] = {"submission": accepted.submission, "folds": [row.id for row in rows]}
-        self.books.afterwards(self.intake, Amend(accepted.bundle, accepted.owner, iso(time.time()), receipt))
+        receipt: dict[str, object] = {
+            "sequence": self.books.ledger.sequence,
+            "submission": accepted.submission,
+            "folds": [row.id for row in rows],
+        }
+        self._amend(accepted, receipt)
         log.info("folds_generated", submission=accepted.submission, folds=len(rows))
 
     def _not_generated(self, report: protocol.FoldsNotGenerated) -> None:
@@ -257,8 +288,12 @@ class Looking:
         accepted = self.books.ledger.to_generate[ticket]
         self.books.note(e.FoldsNotGenerated(ticket, reason))
         receipt: dict[str, object] = {"submission": accepted.submission, "folds": [], "failed": f"cv: {reason}"}
-        self.books.afterwards(self.intake, Amend(accepted.bundle, accepted.owner, iso(time.time()), receipt))
+        self._amend(accepted, receipt)
         log.warning("folds_not_generated", submission=accepted.submission, reason=reason)
+
+    def _amend(self, accepted: e.FoldsAccepted, receipt: dict[str, object]) -> None:
+        task = Amend(accepted.bundle, uid_of(accepted.owner), iso(time.time()), receipt)
+        self.books.afterwards(self.intake, task)
 
     def _try_again(self, what: str) -> bool:
         self._transient[what] = self._transient.get(what, 0) + 1

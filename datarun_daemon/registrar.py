@@ -9,33 +9,40 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from datarun_daemon.accounts import Accounts
 from datarun_daemon.core import admission
 from datarun_daemon.core import events as e
 from datarun_daemon.core.errors import Problem
 from datarun_daemon.core.ledger import Ledger
-from datarun_daemon.core.model import SplitState
+from datarun_daemon.core.model import Owner, SplitState
+from datarun_daemon.core.records import Dataset
+from datarun_daemon.requests import Request, admit_request
 from datarun_daemon.spool.findings import Claimed
 from datarun_daemon.spool.indices import out_of_range
-from datarun_daemon.spool.manifest import DatasetManifest, FoldsManifest, SplitRequest
+from datarun_daemon.spool.manifest_values import DatasetManifest, FoldsManifest
 
 
 @dataclass(frozen=True, slots=True)
 class Registered:
     """The fact that a bundle becomes, and what its receipt says."""
 
-    fact: e.DatasetAccepted | e.FoldsAccepted | e.SplitRequested
+    fact: e.DatasetAccepted | e.FoldsAccepted | Request
     receipt: dict[str, object]
 
 
-def register(ledger: Ledger, claimed: Claimed, root: Path) -> Registered | list[Problem]:
+def register(ledger: Ledger, claimed: Claimed, root: Path, accounts: Accounts) -> Registered | list[Problem]:
     """The fact that a claimed bundle of the spool at ``root`` becomes, or every reason why it becomes none."""
+    owner = accounts.owner(claimed.owner_uid, claimed.manifest.user)
+    if isinstance(owner, Problem):
+        return [owner]
     match claimed.manifest:
         case DatasetManifest() as manifest:
-            return _dataset(ledger, claimed, manifest)
+            return _dataset(ledger, claimed, manifest, owner)
         case FoldsManifest() as manifest:
-            return _folds(ledger, claimed, manifest, root)
-        case SplitRequest() as request:
-            return _split(ledger, claimed, request)
+            return _folds(ledger, claimed, manifest, root, owner)
+        case request:
+            answer = admit_request(ledger, claimed.bundle, request, owner)
+            return answer if isinstance(answer, list) else Registered(*answer)
 
 
 def waits_for(ledger: Ledger, submission: str) -> str:
@@ -58,31 +65,34 @@ def generated_id(submission: str, number: int) -> str:
     return f"{submission}-{number}"
 
 
-def _dataset(ledger: Ledger, claimed: Claimed, manifest: DatasetManifest) -> Registered | list[Problem]:
-    if problems := admission.admit_dataset(ledger, name=manifest.name, owner=claimed.owner_uid):
+def split_receipt(dataset: Dataset) -> dict[str, object]:
+    """What the receipt of the bundle that asked for a split says once it is done, or failed."""
+    receipt: dict[str, object] = {"dataset": dataset.name, "id": dataset.number}
+    if dataset.split_state is SplitState.FAILED:
+        return {**receipt, "split": "failed", "reason": dataset.reason}
+    return {**receipt, "split": "done", "n_train": dataset.n_train, "n_test": dataset.n_test}
+
+
+def _dataset(
+    ledger: Ledger, claimed: Claimed, manifest: DatasetManifest, owner: Owner
+) -> Registered | list[Problem]:
+    if problems := admission.admit_dataset(ledger, name=manifest.name, owner=owner):
         return problems
     assert claimed.folder is not None
     known = ledger.datasets.get(manifest.name)
     number = known.number if known else len(ledger.datasets) + 1
     fact = e.DatasetAccepted(
-        claimed.bundle, manifest.name, number, claimed.owner_uid, claimed.digest, claimed.folder,
+        claimed.bundle, manifest.name, number, owner, claimed.digest, claimed.folder,
         manifest.target_column, manifest.workflow_elements, manifest.data_file, manifest.split,
+        manifest.extra_files, manifest.specific,
     )  # fmt: skip
     split = "waiting" if manifest.split else "not asked for; drop a split request into incoming/requests/"
     return Registered(fact, {"dataset": manifest.name, "id": number, "split": split})
 
 
-def _split(ledger: Ledger, claimed: Claimed, request: SplitRequest) -> Registered | list[Problem]:
-    problems = admission.admit_split(
-        ledger, dataset=request.dataset, split=request.split, force=request.force, owner=claimed.owner_uid
-    )
-    if problems:
-        return problems
-    fact = e.SplitRequested(claimed.bundle, claimed.owner_uid, request.dataset, request.split)
-    return Registered(fact, {"dataset": request.dataset, "split": "waiting"})
-
-
-def _folds(ledger: Ledger, claimed: Claimed, manifest: FoldsManifest, root: Path) -> Registered | list[Problem]:
+def _folds(
+    ledger: Ledger, claimed: Claimed, manifest: FoldsManifest, root: Path, owner: Owner
+) -> Registered | list[Problem]:
     submission = manifest.submission
     rows = tuple(
         e.FoldRow(fold.id, fold.priority, fold.offset, fold.n_train, fold.n_test, fold.max_index)
@@ -97,7 +107,7 @@ def _folds(ledger: Ledger, claimed: Claimed, manifest: FoldsManifest, root: Path
         code_digest=code,
         folds=rows,
         force=sorted(manifest.force),
-        owner=claimed.owner_uid,
+        owner=owner,
     )
     n_train = admission.training_rows(ledger, submission.id, submission.dataset)
     if n_train is not None:
@@ -113,7 +123,7 @@ def _folds(ledger: Ledger, claimed: Claimed, manifest: FoldsManifest, root: Path
     # the same files again change nothing: what runs from the first copy goes on doing so
     known = admission.brings_known_code(ledger, submission.id, code)
     fact = e.FoldsAccepted(
-        claimed.bundle, claimed.owner_uid, submission.id, submission.dataset, claimed.folder,
+        claimed.bundle, owner, submission.id, submission.dataset, claimed.folder,
         () if known else submission.files, "" if known else code, claimed.indices, rows,
         manifest.priority, tuple(sorted(manifest.force)), cv,
     )  # fmt: skip

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from datarun_daemon.core.ledger import Fold, Ledger
+from datarun_daemon.core.ledger import Ledger
+from datarun_daemon.core.model import FoldState, json_id, uid_of
+from datarun_daemon.core.records import Fold
 from datarun_daemon.librarian import Rows
 from datarun_daemon.spool.layout import Spool
 
@@ -17,10 +19,11 @@ def result_facts(ledger: Ledger, fold: Fold) -> dict[str, object]:
     dataset = ledger.datasets.get(fold.dataset)
     return {
         "format": 1,
-        "id": _id(fold.id),
-        "submission": _id(fold.submission),
+        "id": json_id(fold.id),
+        "submission": json_id(fold.submission),
         "dataset": fold.dataset,
-        "owner_uid": fold.owner,
+        "owner_uid": uid_of(fold.owner),
+        "owner": fold.owner,
         "priority": fold.priority.value,
         "attempt": fold.attempt,
         "accepted_at_unix_seconds": fold.accepted_at,
@@ -31,6 +34,19 @@ def result_facts(ledger: Ledger, fold: Fold) -> dict[str, object]:
         "n_train": dataset.n_train if dataset else None,
         "n_test": dataset.n_test if dataset else None,
         "new": True,
+    }
+
+
+def requested_facts(fold: Fold) -> dict[str, object]:
+    """What an answer to a predictions request tells of a fold whose result it does not hold."""
+    # a result that is not published yet is not there for clients: its fold still runs
+    unpublished = fold.state.ended and not fold.published
+    state = FoldState.RUNNING if unpublished else fold.state
+    return {
+        "id": json_id(fold.id),
+        "submission": json_id(fold.submission),
+        "dataset": fold.dataset,
+        "state": state.value,
     }
 
 
@@ -48,9 +64,8 @@ def failed_facts(ledger: Ledger, fold: Fold) -> dict[str, object]:
 
 def failed_log(fold: Fold) -> str:
     """The message with the tag by which clients of the REST API sort errors."""
+    if fold.state is FoldState.CANCELLED:
+        return f"{fold.message}\n"
     tag = "split data" if fold.stage == "data" else fold.stage
     return f"{fold.message}\n - ERROR({tag})\n"
 
-
-def _id(text: str) -> int | str:
-    return int(text) if text.isdigit() and str(int(text)) == text else text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -91,7 +92,8 @@ class RunningDaemon:
             self._process.kill()
             self._process.wait()
         for process in self.leftovers():
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ended by itself meanwhile
+                process.kill()
 
     def leftovers(self) -> list[psutil.Process]:
         """Every process that has something of this spool in its command line, folder or open files."""

@@ -7,76 +7,25 @@ The folds are meant for the iris dataset of ``GOOD``, whose training set has 75 
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
-import struct
 import zlib
-from collections.abc import Iterable
-from dataclasses import dataclass
-from enum import Enum
 
-from datarun_daemon.core.model import BundleKind
+from tests.bundle_cases import (
+    CLASSIFIER,
+    DATASETS,
+    FOLDS,
+    IRIS_TRAIN_ROWS,
+    Good,
+    Malformed,
+    SeenBy,
+    digest,
+    npy,
+    rest_base64,
+)
+from tests.malformed_custom import GOOD_CUSTOM, MALFORMED_CUSTOM
+from tests.malformed_requests import GOOD_REQUESTS, MALFORMED_REQUESTS
 
-IRIS_TRAIN_ROWS = 75
-
-DATASETS, FOLDS, REQUESTS = BundleKind.DATASETS, BundleKind.FOLDS, BundleKind.REQUESTS
-
-CLASSIFIER = b"""from sklearn.tree import DecisionTreeClassifier
-
-
-class Classifier(DecisionTreeClassifier):
-    def __init__(self):
-        super().__init__(max_depth=2, random_state=0)
-"""
-
-
-class SeenBy(Enum):
-    """The first step that can tell that a bundle is malformed."""
-
-    #: reading the manifest alone
-    MANIFEST = "manifest"
-    #: reading the index files that it names
-    INDICES = "indices"
-    #: comparing with the dataset, once it is split
-    RANGE = "range"
-    #: waiting for files: it is told as incomplete, and may still be completed
-    INTAKE = "intake"
-
-
-@dataclass(frozen=True, slots=True)
-class Malformed:
-    name: str
-    kind: BundleKind
-    #: by name, with manifest.yaml
-    files: dict[str, bytes]
-    expected_field: str
-    seen_by: SeenBy = SeenBy.MANIFEST
-
-
-@dataclass(frozen=True, slots=True)
-class Good:
-    name: str
-    kind: BundleKind
-    files: dict[str, bytes]
-
-
-def npy(rows: Iterable[int], *, kind: str = "<q", descr: str = "<i8", shape: str | None = None) -> bytes:
-    """A .npy file, byte by byte, so that it may also be a wrong one."""
-    values = list(rows)
-    shape = shape if shape is not None else f"({len(values)},)"
-    header = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
-    data = struct.pack(f"{kind[0]}{len(values)}{kind[1]}", *values)
-    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + data
-
-
-def rest_base64(rows: Iterable[int]) -> str:
-    """Row numbers as the REST API took them."""
-    values = list(rows)
-    return base64.b64encode(zlib.compress(struct.pack(f"<{len(values)}q", *values))).decode()
-
-
-def digest(data: bytes) -> str:
-    return f"{{bytes: {len(data)}, sha256: '{hashlib.sha256(data).hexdigest()}'}}"
+__all__ = ["GOOD", "IRIS_TRAIN_ROWS", "MALFORMED", "Good", "Malformed", "SeenBy", "npy", "rest_base64"]
 
 
 def _iris_csv() -> bytes:
@@ -142,10 +91,6 @@ def _index_file(
     if data is not None:
         files[file_name] = data
     return Malformed(name, FOLDS, files, expected_field, seen_by)
-
-
-def _request(name: str, expected_field: str, manifest: str) -> Malformed:
-    return Malformed(name, REQUESTS, {"manifest.yaml": manifest.encode()}, expected_field)
 
 
 _YAML = (
@@ -227,8 +172,13 @@ _DATASETS = (
     _mended("a data file with a control character", "data_file", 'data_file: "iris\\x07.csv"'),
     _mended("a data file of 300 characters", "data_file", f"data_file: {'i' * 300}.csv"),
     _mended("a data file that is on its way", "data_file", "data_file: iris.csv.part"),
-    _mended("extra files", "extra_files", "extra_files: [specific.py]"),
-    _mended("a custom split", "split", "split: custom"),
+    _mended("extra files without a Python file", "extra_files", "extra_files: [more.csv]"),
+    _mended("extra files as text", "extra_files", "extra_files: specific.py"),
+    _mended("a custom split of a CSV file", "split", "split: custom"),
+    _mended("a user with a space", "user", "user: alice b"),
+    _mended("a user that is a path", "user", "user: ../alice"),
+    _mended("a user of 101 characters", "user", f"user: {'a' * 101}"),
+    _mended("a user that is a list", "user", "user: [alice]"),
     _mended("a split that is a number", "split", "split: 0.5"),
     _mended("a split without a share", "split.held_out_test", "split: {random_state: 1}"),
     _mended("a share in percent", "split.held_out_test", "split: {held_out_test: 70}"),
@@ -352,20 +302,6 @@ _INDEX_FILES = (
     ),
 )  # fmt: skip
 
-_REQUESTS = (
-    _request("a request without an action", "action", "{dataset: iris, held_out_test: 0.5}"),
-    _request("an unknown action", "action", "{action: slpit, dataset: iris, held_out_test: 0.5}"),
-    _request("an action that is a list", "action", "{action: [split], dataset: iris, held_out_test: 0.5}"),
-    _request("a split request without a dataset", "dataset", "{action: split, held_out_test: 0.5}"),
-    _request("a split request without a share", "held_out_test", "{action: split, dataset: iris}"),
-    _request("a split request with a wrong share", "held_out_test",
-             "{action: split, dataset: iris, held_out_test: 2}"),
-    _request("a split request forced by a text", "force",
-             "{action: split, dataset: iris, held_out_test: 0.5, force: yes}"),
-    _request("a split request with folds", "folds",
-             "{action: split, dataset: iris, held_out_test: 0.5, folds: [11]}"),
-)  # fmt: skip
-
 _MISSING = (
     Malformed(
         "a missing data file", DATASETS, {"manifest.yaml": _DATASET.encode()}, "iris.csv", SeenBy.INTAKE
@@ -394,7 +330,8 @@ _MISSING = (
 )  # fmt: skip
 
 MALFORMED: tuple[Malformed, ...] = (
-    *_YAML, *_DATASETS, *_FOLD_BUNDLES, *_INDEX_FILES, *_REQUESTS, *_MISSING,
+    *_YAML, *_DATASETS, *_FOLD_BUNDLES, *_INDEX_FILES, *_MISSING,
+    *MALFORMED_CUSTOM, *MALFORMED_REQUESTS,
 )  # fmt: skip
 
 
@@ -441,7 +378,7 @@ GOOD: tuple[Good, ...] = (
         "line.csv": b"7, 8",
         "list.json": b"[9, 10, 11]",
     }),
-    Good("a split request", REQUESTS, {
-        "manifest.yaml": b"{action: split, dataset: iris, held_out_test: 0.5, random_state: 57, force: true}",
-    }),
+    _good_folds("folds for somebody else", _folds_manifest(more="user: 1003")),
+    *GOOD_CUSTOM,
+    *GOOD_REQUESTS,
 )  # fmt: skip

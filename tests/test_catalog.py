@@ -12,18 +12,19 @@ from hypothesis import strategies as st
 
 from datarun_daemon.core import events as e
 from datarun_daemon.core.errors import CatalogCorrupt, Problem
-from datarun_daemon.core.model import BundleId, BundleKind, Priority, Stage, StandardSplit
+from datarun_daemon.core.model import BundleId, BundleKind, Priority, Split, Stage
 from datarun_daemon.spool.catalog import Catalog, read
 
 BUNDLE = BundleId(BundleKind.FOLDS, "team_a", 7, "sig")
 FACTS: list[e.Event] = [
     e.DaemonStarted("1", "host"),
     e.DatasetAccepted(
-        BUNDLE, "iris", 1, 1000, "d", "store/x", "species", ("classifier",), "iris.csv", StandardSplit(0.5, 1)
+        BUNDLE, "iris", 1, 1000, "d", "store/x", "species", ("classifier",), "iris.csv", Split(0.5, 1)
     ),
-    e.SplitRequested(BUNDLE, 1000, "iris", StandardSplit(0.25)),
-    e.DatasetSplit("iris", StandardSplit(0.5), 75, 75, "prepared"),
-    e.DatasetSplitFailed("iris", StandardSplit(0.5), "no column « species »\n\x1b[31m"),
+    e.SplitRequested(BUNDLE, 1000, "iris", Split(0.25)),
+    e.SplitRequested(BUNDLE, 1000, "iris", Split(None), force=True),
+    e.DatasetSplit("iris", Split(0.5), 75, 75, "prepared"),
+    e.DatasetSplitFailed("iris", Split(0.5), "no column « species »\n\x1b[31m"),
     e.FoldsAccepted(
         BUNDLE, 1000, "24", "iris", "store/f", ("classifier.py",), "c", "i.npy",
         (e.FoldRow("11", Priority.HIGH, 0, 60, 15, 74),), Priority.LOW, ("submission_fold",),
@@ -39,6 +40,12 @@ FACTS: list[e.Event] = [
     e.FoldTested("11", 1, 0.5, 0.25, 0.125),
     e.FoldFailed("11", 1, Stage.TRAIN, "boom"),
     e.FoldLost("11", 1, "power"),
+    e.FoldCancelled("11", 1),
+    e.PredictionsRequested(BUNDLE, "1000/alice", ("11",), ("12",)),
+    e.PredictionsDelivered(7),
+    e.CancelRequested(BUNDLE, 1000, ("11",)),
+    e.PriorityRequested(BUNDLE, 1000, ("11",), Priority.HIGH),
+    e.RerunRequested(BUNDLE, 1000, ("11",)),
     e.FoldPublished("11", 1),
     e.FoldTaken("11", 1),
 ]  # fmt: skip

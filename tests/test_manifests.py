@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from datarun_daemon.core.admission import missing_elements
 from datarun_daemon.core.errors import Problem, Rejection
-from datarun_daemon.core.model import BundleKind, Priority, StandardSplit
+from datarun_daemon.core.model import BundleKind, Priority, Split
 from datarun_daemon.spool import indices, yaml_reading
 from datarun_daemon.spool.indices import (
     FoldIndices,
@@ -31,11 +31,11 @@ from datarun_daemon.spool.manifest import (
     CvSpec,
     DatasetManifest,
     FoldsManifest,
-    SplitRequest,
     parse_manifest,
 )
 from datarun_daemon.spool.names import file_name_fault, id_fault, is_temporary, printable
 from datarun_daemon.spool.yaml_reading import read_yaml
+from tests.bundle_cases import refused
 from tests.malformed import GOOD, IRIS_TRAIN_ROWS, MALFORMED, Good, Malformed, SeenBy, npy, rest_base64
 
 BY_NAME = {bundle.name: bundle for bundle in GOOD}
@@ -69,12 +69,6 @@ def problems_in(kind: BundleKind, raw: bytes) -> list[Problem]:
     return []
 
 
-def refused(kind: BundleKind, manifest: str) -> list[Problem]:
-    with pytest.raises(Rejection) as caught:
-        parse_manifest(kind, manifest.encode())
-    return caught.value.problems
-
-
 @pytest.mark.parametrize("bundle", [m for m in MALFORMED if m.seen_by is not SeenBy.INTAKE], ids=lambda m: m.name)
 def test_the_reason_names_the_field(bundle: Malformed, tmp_path: Path) -> None:
     assert bundle.expected_field in [problem.field for problem in problems_of(bundle, tmp_path)]
@@ -85,7 +79,7 @@ def test_a_reason_fits_on_lines_of_visible_characters_in_plain_words(bundle: Mal
     problems = problems_of(bundle, tmp_path)
 
     assert all(str(problem).isprintable() and len(str(problem)) < 500 for problem in problems)
-    jargon = ("str_type", "Input should", "pydantic", "NoneType", "dict_type", "Unreadable")
+    jargon = ("str_type", "Input should", "pydantic", "NoneType", "dict_type", "Unreadable", "something else")
     assert not [problem for problem in problems for word in jargon if word in str(problem)]
 
 
@@ -160,7 +154,7 @@ def test_a_dataset_manifest_becomes_a_value() -> None:
 
     assert isinstance(manifest, DatasetManifest)
     assert manifest.workflow_elements == ("feature_extractor", "classifier", "calibrator")
-    assert StandardSplit(0.5, 42) == manifest.split
+    assert Split(0.5, 42) == manifest.split
     assert manifest.digested
 
 
@@ -189,10 +183,11 @@ def test_folds_by_a_splitter_become_a_value() -> None:
     assert manifest.folds == ()
 
 
-def test_a_split_request_becomes_a_value() -> None:
-    manifest = parse_manifest(BundleKind.REQUESTS, BY_NAME["a split request"].files["manifest.yaml"])
+def test_who_a_bundle_is_for_is_read() -> None:
+    good = BY_NAME["folds for somebody else"]
 
-    assert SplitRequest("iris", StandardSplit(0.5, 57), force=True) == manifest
+    assert parse_manifest(good.kind, good.files["manifest.yaml"]).user == "1003"
+    assert parse_manifest(good.kind, BY_NAME["one fold"].files["manifest.yaml"]).user is None
 
 
 @pytest.mark.parametrize("word", ["L", "l", "low", "LOW", "Low"])
@@ -249,7 +244,8 @@ def test_any_bytes_are_a_manifest_or_a_rejection(kind: BundleKind, raw: bytes) -
 
 PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
 FIELDS = ["name", "target_column", "workflow_elements", "data_file", "split", "files", "submission", "folds", "cv",
-          "priority", "force", "id", "train_is", "test_is", "dataset", "action", "held_out_test", "class"]  # fmt: skip
+          "priority", "force", "id", "train_is", "test_is", "dataset", "action", "held_out_test", "class",
+          "extra_files", "new", "user"]  # fmt: skip
 KEYS = st.sampled_from(FIELDS) | st.text(max_size=5)
 NESTED = st.recursive(
     PLAIN,
@@ -259,8 +255,15 @@ NESTED = st.recursive(
 
 
 @settings(max_examples=200, deadline=None)
-@given(kind=st.sampled_from(BundleKind), value=st.dictionaries(st.sampled_from(FIELDS), NESTED, max_size=10))
-def test_any_values_in_any_fields_are_a_manifest_or_a_rejection(kind: BundleKind, value: dict[str, object]) -> None:
+@given(
+    kind=st.sampled_from(BundleKind),
+    value=st.dictionaries(st.sampled_from(FIELDS), NESTED, max_size=10),
+    action=st.sampled_from(["split", "custom_split", "predictions", "cancel", "priority", "rerun", None]),
+)
+def test_any_values_in_any_fields_are_a_manifest_or_a_rejection(
+    kind: BundleKind, value: dict[str, object], action: str | None
+) -> None:
+    value |= {"action": action} if kind is BundleKind.REQUESTS and action else {}
     raw = yaml.safe_dump(value, allow_unicode=True).encode("utf-8", "surrogatepass")
 
     assert all(str(problem).isprintable() for problem in problems_in(kind, raw))
@@ -413,11 +416,12 @@ def test_the_example_bundles_are_good_and_fit_their_datasets(tmp_path: Path) -> 
     encodings: set[str] = set()
     for folder in example_bundles(tmp_path):
         manifest = parse_manifest(BundleKind(folder.parent.name), (folder / "manifest.yaml").read_bytes())
-        assert not isinstance(manifest, SplitRequest)
+        assert isinstance(manifest, DatasetManifest | FoldsManifest)
         assert manifest.digested
         assert all((folder / name).stat().st_size == digest.bytes for name, digest in manifest.files.items())
         if isinstance(manifest, DatasetManifest):
             assert manifest.split is not None
+            assert manifest.split.held_out_test is not None
             n_rows = len((folder / manifest.data_file).read_bytes().splitlines()) - 1
             rows[manifest.name] = n_rows - math.ceil(n_rows * manifest.split.held_out_test)
             continue

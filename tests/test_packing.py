@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from datarun_daemon.client.errors import NameTaken
 from datarun_daemon.client.packing import pack
-from datarun_daemon.client.sending import NameTaken, check, submit
+from datarun_daemon.client.sending import check, submit
 from datarun_daemon.core.errors import Rejection, SpoolError
 from datarun_daemon.core.model import BundleKind
 from datarun_daemon.spool.layout import Spool

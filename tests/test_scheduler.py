@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from datarun_daemon.core import events as e
 from datarun_daemon.core.ledger import Ledger
-from datarun_daemon.core.model import BundleId, BundleKind, FoldState, Priority, Stage, StandardSplit
+from datarun_daemon.core.model import BundleId, BundleKind, FoldState, Priority, Split, Stage
 from datarun_daemon.core.scheduler import (
     Capacity,
     Decision,
@@ -27,7 +27,7 @@ from datarun_daemon.core.scheduler import (
 
 ALICE, BOB = 1001, 1002
 H, L = Priority.HIGH, Priority.LOW
-SPLIT = StandardSplit(0.5)
+SPLIT = Split(0.5)
 GIB = 2**30
 
 

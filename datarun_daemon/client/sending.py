@@ -1,8 +1,4 @@
-"""Checks a bundle as the daemon would, and drops it into a spool so that nobody ever sees half of it.
-
-A bundle is copied under a name that begins with a dot, which no daemon looks at, and renamed when
-all of it is there.
-"""
+"""Checks a bundle as the daemon would, packs it, sends it, and awaits what the daemon says to it."""
 
 from __future__ import annotations
 
@@ -13,10 +9,13 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from datarun_daemon import disk
+from datarun_daemon.client.errors import NoAnswer
+from datarun_daemon.client.local import LocalTransport
 from datarun_daemon.client.packing import digest_of, kind_of, pack
-from datarun_daemon.core.errors import DatarunError, Problem, Rejection
+from datarun_daemon.client.transport import PATHS, Transport
+from datarun_daemon.core.errors import Problem, Rejection
 from datarun_daemon.core.model import BundleKind
 from datarun_daemon.spool.archives import ArchiveSource
 from datarun_daemon.spool.bundle import (
@@ -31,24 +30,13 @@ from datarun_daemon.spool.bundle import (
 )
 from datarun_daemon.spool.indices import pack_indices
 from datarun_daemon.spool.layout import ARCHIVE_SUFFIXES, REQUEST_SUFFIXES, Spool, is_bundle_name
-from datarun_daemon.spool.manifest import FoldsManifest, Manifest, parse_manifest
+from datarun_daemon.spool.manifest import MANIFEST_NAME, FoldsManifest, Manifest, parse_manifest
 from datarun_daemon.spool.yaml_reading import read_yaml
 
 #: more than any daemon takes unless it is configured to; its own bounds are not known here
 _BOUNDS = Bounds(bytes=2**40, files=100_000, copy_seconds=86_400.0)
-_LOOK_AGAIN_SECONDS = 0.02
-
-
-class NameTaken(DatarunError):
-    """A bundle of this name lies in the incoming folder already."""
-
-    exit_code = 73
-
-
-class NoAnswer(DatarunError):
-    """The daemon wrote no receipt in time; the bundle stays where it is and will be taken when it runs."""
-
-    exit_code = 75
+#: it lists up to some ten thousand ids
+_RECEIPT_BYTES = 16 * 1024 * 1024
 
 
 def check(bundle: Path) -> list[Problem]:
@@ -68,6 +56,17 @@ def check(bundle: Path) -> list[Problem]:
     return []
 
 
+def check_content(kind: BundleKind, folder: Path) -> None:
+    """Like :func:`check`, of a folder that we made: its files are there, and what its manifest declares.
+
+    Raises:
+        Rejection: with everything for which a daemon would reject it.
+    """
+    manifest = parse_manifest(kind, (folder / MANIFEST_NAME).read_bytes())
+    with tempfile.TemporaryDirectory(prefix="datarun-check-") as scratch:
+        _check_rows(manifest, folder, Path(scratch))
+
+
 def submit(bundle: Path, spool: Path, name: str | None = None) -> Path:
     """A checked and packed copy of ``bundle`` lies in the incoming folder of its kind.
 
@@ -84,28 +83,40 @@ def submit(bundle: Path, spool: Path, name: str | None = None) -> Path:
         NameTaken: there is one of that name already.
         SpoolError: ``spool`` is no spool.
     """
-    there = Spool.open(spool)
+    transport = LocalTransport(spool)
     if problems := check(bundle):
         raise Rejection(problems)
     kind = bundle_kind(bundle)
-    name = name or bundle.resolve().name
+    name = checked_name(name or bundle.resolve().name)
+    with packed(bundle) as source:
+        transport.send(source, kind, name)
+    return Spool(spool).incoming_of(kind) / name
+
+
+def checked_name(name: str) -> str:
+    """Raises Rejection: no bundle can have this name."""
     if not is_bundle_name(name) or "/" in name:
         raise Rejection([Problem("name", repr(name), "a name without slash that does not begin with a dot")])
-    target = there.incoming_of(kind) / name
-    hidden = target.with_name(f".{name[:200]}.{os.getpid()}")
-    try:
-        if bundle.is_dir():
-            _copy_folder(bundle, hidden)
-            pack(hidden)
-        else:
-            shutil.copyfile(bundle, hidden)
-        # rename would replace a file or an empty folder of that name
-        if os.path.lexists(target):
-            raise NameTaken(f"{target} is there already; wait until it is taken, or give another name")
-        disk.rename(hidden, target)
-    finally:
-        disk.remove_tree(hidden)
-    return target
+    return name
+
+
+@contextmanager
+def packed(bundle: Path) -> Iterator[Path]:
+    """What to send: a folder of links to the bundle's files, and a manifest with sizes and digests.
+
+    An archive, or a request's file, is sent as it is.
+    """
+    if not bundle.is_dir():
+        yield bundle
+        return
+    with tempfile.TemporaryDirectory(prefix="datarun-packed-") as folder:
+        for file in sorted(bundle.iterdir()):
+            if file.name == MANIFEST_NAME:
+                shutil.copyfile(file, Path(folder, file.name))
+            elif file.is_file():
+                Path(folder, file.name).symlink_to(file.resolve())
+        pack(Path(folder))
+        yield Path(folder)
 
 
 def bundle_kind(bundle: Path) -> BundleKind:
@@ -114,34 +125,38 @@ def bundle_kind(bundle: Path) -> BundleKind:
         return _kind(source, source.read_manifest())
 
 
-def receipt_version(receipt: Path) -> tuple[int, int] | None:
-    """Changes whenever the receipt is written anew; None: there is none."""
-    try:
-        status = receipt.stat()
-    except FileNotFoundError:
-        return None
-    return status.st_ino, status.st_mtime_ns
-
-
 def await_receipt(
-    receipt: Path, *, newer_than: tuple[int, int] | None, timeout_seconds: float
-) -> Mapping[str, object]:
+    transport: Transport, kind: BundleKind, name: str, *, newer_than: str = "", timeout_seconds: float
+) -> Mapping[str, Any]:
     """The receipt that tells whether the bundle was accepted or rejected, once it is there.
 
     Args:
-        newer_than: :func:`receipt_version` from before the bundle was sent.
+        newer_than: the version that the receipt had before the bundle was sent.
 
     Raises:
         NoAnswer: after ``timeout_seconds``.
     """
+    file = PATHS.receipt(kind, name)
     deadline = time.monotonic() + timeout_seconds
-    while time.monotonic() < deadline:
-        if receipt_version(receipt) not in (None, newer_than):
-            content = read_yaml(receipt.read_bytes(), file_name=receipt.name)
-            if isinstance(content, dict) and content.get("status") in ("accepted", "rejected"):
+    missing = ""
+    while True:
+        if found := transport.read(file, unless=newer_than):
+            newer_than = found.version
+            content = receipt_content(found.data, file.name)
+            if content.get("status") in ("accepted", "rejected"):
                 return content
-        time.sleep(_LOOK_AGAIN_SECONDS)
-    raise NoAnswer(f"no receipt at {receipt} after {timeout_seconds:g} seconds; does a daemon run there?")
+            missing = f"; the bundle is incomplete: {content.get('missing')}"
+        if time.monotonic() >= deadline:
+            break
+        time.sleep(transport.look_again_seconds)
+    raise NoAnswer(
+        f"{transport.place}: no receipt {file} after {timeout_seconds:g} seconds{missing}; does a daemon run there?"
+    )
+
+
+def receipt_content(data: bytes, file_name: str) -> Mapping[str, Any]:
+    content = read_yaml(data, file_name=file_name, limit_bytes=_RECEIPT_BYTES)
+    return content if isinstance(content, dict) else {}
 
 
 @contextmanager
@@ -179,6 +194,10 @@ def _check(source: Source, bundle: Path, scratch: Path) -> None:
         source.copy(named, folder, deadline=time.monotonic() + _BOUNDS.copy_seconds)
     if problems := _digest_problems(folder, manifest):
         raise Rejection(problems)
+    _check_rows(manifest, folder, scratch)
+
+
+def _check_rows(manifest: Manifest, folder: Path, scratch: Path) -> None:
     if isinstance(manifest, FoldsManifest):
         pack_indices(manifest.folds, folder, scratch / ".indices.npy")
 
@@ -199,13 +218,3 @@ def _digest_problems(folder: Path, manifest: Manifest) -> list[Problem]:
         for name, declared in manifest.files.items()
         if found[name] != declared
     ]
-
-
-def _copy_folder(bundle: Path, hidden: Path) -> None:
-    """Files directly in ``bundle``, readable and removable for whoever the incoming folder is shared with."""
-    shared_mode = hidden.parent.stat().st_mode & 0o777
-    hidden.mkdir()
-    for file in sorted(bundle.iterdir()):
-        if file.is_file():
-            shutil.copyfile(file, hidden / file.name)
-    hidden.chmod(shared_mode)

@@ -13,8 +13,9 @@ from datarun_daemon import disk
 from datarun_daemon.commands.choosing import chosen_config
 from datarun_daemon.commands.finding import Finding, Verdict, line
 from datarun_daemon.core.errors import CatalogCorrupt
-from datarun_daemon.core.ledger import Fold, Ledger
-from datarun_daemon.core.model import BundleKind, FoldState, SplitState
+from datarun_daemon.core.ledger import Ledger
+from datarun_daemon.core.model import BundleKind, SplitState
+from datarun_daemon.core.records import Fold
 from datarun_daemon.spool.catalog import read
 from datarun_daemon.spool.layout import Spool
 from datarun_daemon.spool.outbox import Outbox, ResultPlace
@@ -82,8 +83,10 @@ def _told(
 def _datasets(spool: Spool, ledger: Ledger) -> Iterator[Finding]:
     for dataset in ledger.datasets.values():
         folder = spool.root / dataset.folder
-        if not (folder / dataset.data_file).is_file():
-            yield _missing(f"dataset {dataset.name}", folder / dataset.data_file, "restore it from a backup")
+        files = (name for name in (dataset.data_file, *dataset.extra_files) if name)
+        gone = next((name for name in files if not (folder / name).is_file()), None)
+        if gone:
+            yield _missing(f"dataset {dataset.name}", folder / gone, "restore it from a backup")
         elif dataset.split_state is SplitState.SPLIT and not (spool.root / dataset.prepared / "meta.json").is_file():
             yield _missing(f"dataset {dataset.name}", spool.root / dataset.prepared, "restore it from a backup")
 
@@ -103,7 +106,7 @@ def _folds(spool: Spool, ledger: Ledger) -> Iterator[Finding]:
             yield _missing(f"fold {fold.id}", spool.root / fold.indices, "send it again with force")
         if fold.published:
             yield from _result(outbox, fold)
-        elif fold.state in (FoldState.TESTED, FoldState.ERROR):
+        elif fold.state.ended:
             yield Finding(f"fold {fold.id}", Verdict.WARN, "ended, not published yet", "the next start publishes it")
         elif fold.state.in_motion and not spool.run(fold.id, fold.attempt).is_dir():
             yield Finding(f"fold {fold.id}", Verdict.WARN, "its run is gone", "the next start runs it again")

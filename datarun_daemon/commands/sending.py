@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from datarun_daemon.client.local import LocalTransport
 from datarun_daemon.client.packing import pack
-from datarun_daemon.client.sending import await_receipt, bundle_kind, check, receipt_version, submit
+from datarun_daemon.client.sending import await_receipt, bundle_kind, check, submit
+from datarun_daemon.client.transport import PATHS
 from datarun_daemon.commands.choosing import chosen_spool
 from datarun_daemon.core.errors import Problem, Rejection
 
@@ -50,8 +52,9 @@ def submit_bundle(
             _print_problems(bundle, problems)
             print("It was not sent.")
         return 1
-    receipt_file = there.receipt(bundle_kind(bundle), name or bundle.resolve().name)
-    version = receipt_version(receipt_file)
+    transport, kind, name = LocalTransport(there.root), bundle_kind(bundle), name or bundle.resolve().name
+    receipt_file = there.receipt(kind, name)
+    before = transport.read(PATHS.receipt(kind, name))
     sent = submit(bundle, there.root, name)
     if wait_seconds is None:
         if json:
@@ -59,7 +62,9 @@ def submit_bundle(
         else:
             print(f"sent as {sent}; what becomes of it will be told in {receipt_file}")
         return 0
-    receipt = await_receipt(receipt_file, newer_than=version, timeout_seconds=wait_seconds)
+    receipt = await_receipt(
+        transport, kind, name, newer_than=before.version if before else "", timeout_seconds=wait_seconds
+    )
     if json:
         print(json_text.dumps(receipt))
     else:

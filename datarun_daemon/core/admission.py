@@ -9,39 +9,73 @@ from collections.abc import Iterable, Sequence
 
 from datarun_daemon.core.errors import Problem
 from datarun_daemon.core.events import FoldRow
-from datarun_daemon.core.ledger import Dataset, Ledger
-from datarun_daemon.core.model import SplitState, StandardSplit
+from datarun_daemon.core.ledger import Ledger
+from datarun_daemon.core.records import Dataset
+from datarun_daemon.core.model import Owner, Split, SplitState, may_manage
 
-_ROOT = 0
+#: results of datasets lie in the outbox beside this folder
+_RESERVED = "requests"
 
 
-def admit_dataset(ledger: Ledger, *, name: str, owner: int) -> list[Problem]:
+def admit_dataset(ledger: Ledger, *, name: str, owner: Owner) -> list[Problem]:
+    if name == _RESERVED:
+        return [Problem("name", repr(name), "another name: outbox/requests/ is where answers to requests appear")]
     known = ledger.datasets.get(name)
     if known is None:
         return []
-    if known.split_state is SplitState.FAILED and owner in (known.owner, _ROOT):
+    if known.split_state is SplitState.FAILED and may_manage(owner, known.owner):
         return []  # no fold ever saw the data that could not be split; this is the mended one
     # clients of the REST API look for these very words
     expected = "a new name (RawData with this name already exists; a split request changes its split)"
     return [Problem("name", repr(name), expected)]
 
 
-def admit_split(ledger: Ledger, *, dataset: str, split: StandardSplit, force: bool, owner: int) -> list[Problem]:
+def admit_split(ledger: Ledger, *, dataset: str, split: Split, force: bool, owner: Owner) -> list[Problem]:
     known = ledger.datasets.get(dataset)
     if known is None:
         there = ", ".join(sorted(ledger.datasets)[:10]) or "none yet"
         return [Problem("dataset", repr(dataset), f"the name of a registered dataset (there are: {there})")]
-    if owner not in (known.owner, _ROOT):
+    if not may_manage(owner, known.owner):
         return [Problem("dataset", repr(dataset), "one of your own datasets; this one belongs to another user")]
-    if known.split_state is SplitState.UNSPLIT or known.split_state is SplitState.FAILED:
+    if split.own and not known.specific:
+        expected = "held_out_test and random_state (action: split), since the dataset is one CSV file without code"
+        return [Problem("action", "custom_split", expected)]
+    if known.specific and not split.own:
+        expected = f"action: custom_split, since the prepare_data of the dataset's {known.specific} splits it"
+        return [Problem("action", "split", expected)]
+    if known.split_state in (SplitState.UNSPLIT, SplitState.FAILED):
         return []
-    found = f"held_out_test {split.held_out_test}, random_state {split.random_state}"
+    if known.split_state is SplitState.WAITING:
+        return [Problem("action", str(split), f"to wait until {dataset} is split as it was asked before: {known.split}")]
+    if force:
+        return []
     if known.split == split:
         return [Problem("action", "split", f"a dataset that is not split yet; {dataset} is split just so already")]
-    assert known.split is not None
-    now = f"held_out_test {known.split.held_out_test}, random_state {known.split.random_state}"
-    expected = f"the split that {dataset} has already ({now}); drop the data under a new name for another split"
-    return [Problem("force" if force else "held_out_test", found, expected)]
+    expected = (
+        f"the split that {dataset} has already ({known.split}), or `force: true`: then its folds that have not ended "
+        "run on the new split, and results that are there stay as they are"
+    )
+    return [Problem("force" if split.own else "held_out_test", str(split), expected)]
+
+
+def admit_own_folds(
+    ledger: Ledger, *, folds: Sequence[str], submission: str | None, owner: Owner
+) -> tuple[list[Problem], list[str]]:
+    """Problems of a request about folds, and the ids of the folds that it is about."""
+    if submission is not None:
+        known = ledger.submissions.get(submission)
+        if known is None or not may_manage(owner, known.owner):
+            return [Problem("submission", repr(submission), "the id of one of your submissions")], []
+        return [], [fold.id for fold in ledger.folds.values() if fold.submission == submission]
+    problems = []
+    for number, fold_id in enumerate(folds):
+        fold = ledger.folds.get(fold_id)
+        if fold is None:
+            problems.append(Problem(f"folds[{number}]", repr(fold_id), "the id of a registered fold"))
+        elif not may_manage(owner, fold.owner):
+            expected = "the id of a fold of your own; this one belongs to another user"
+            problems.append(Problem(f"folds[{number}]", repr(fold_id), expected))
+    return problems, list(folds)
 
 
 def admit_folds(
@@ -53,7 +87,7 @@ def admit_folds(
     code_digest: str,
     folds: Sequence[FoldRow],
     force: Sequence[str],
-    owner: int,
+    owner: Owner,
 ) -> list[Problem]:
     """Problems of a fold bundle.
 
@@ -95,13 +129,13 @@ def _of_submission(
     files: Sequence[str],
     code_digest: str,
     force: Sequence[str],
-    owner: int,
+    owner: Owner,
 ) -> list[Problem]:
     known = ledger.submissions.get(submission)
     if known is None:
         return []
     problems = []
-    if owner not in (known.owner, _ROOT):
+    if not may_manage(owner, known.owner):
         expected = "the id of a submission of your own, or a new id; this one belongs to another user"
         return [Problem("submission.id", repr(submission), expected)]
     if dataset is not None and dataset != known.dataset:
@@ -125,12 +159,12 @@ def _of_elements(data: Dataset, files: Sequence[str]) -> list[Problem]:
 
 
 def _of_fold(
-    ledger: Ledger, field: str, row: FoldRow, submission: str, force: Sequence[str], owner: int
+    ledger: Ledger, field: str, row: FoldRow, submission: str, force: Sequence[str], owner: Owner
 ) -> list[Problem]:
     old = ledger.folds.get(row.id)
     if old is None:
         return []
-    if owner not in (old.owner, _ROOT):
+    if not may_manage(owner, old.owner):
         return [Problem(f"{field}.id", repr(row.id), "a new id; this one belongs to a fold of another user")]
     if old.submission != submission:
         expected = f"a new id; fold {row.id} is one of submission {old.submission}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from datarun_daemon.core.errors import Problem
-from datarun_daemon.core.model import BundleId, Priority, Stage, StandardSplit
+from datarun_daemon.core.model import BundleId, Owner, Priority, Split, Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,29 +25,36 @@ class DatasetAccepted:
     #: the id that clients of the REST API expect; counts from 1
     number: int
     #: uid of who dropped it
-    owner: int
+    owner: Owner
     #: sha256 over the manifest and all files
     digest: str
     #: relative to the spool
     folder: str
     target_column: str
     workflow_elements: tuple[str, ...]
+    #: "" if the dataset's own functions know theirs
     data_file: str
-    split: StandardSplit | None = None
+    split: Split | None = None
+    #: beside data_file
+    extra_files: tuple[str, ...] = ()
+    #: which of the files has prepare_data and the like; "" in the standard format
+    specific: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class SplitRequested:
     bundle: BundleId
-    owner: int
+    owner: Owner
     dataset: str
-    split: StandardSplit
+    split: Split
+    #: it was split already: whatever did not end yet runs on the new split
+    force: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetSplit:
     dataset: str
-    split: StandardSplit
+    split: Split
     #: rows
     n_train: int
     n_test: int
@@ -58,7 +65,7 @@ class DatasetSplit:
 @dataclass(frozen=True, slots=True)
 class DatasetSplitFailed:
     dataset: str
-    split: StandardSplit
+    split: Split
     reason: str
 
 
@@ -87,7 +94,7 @@ class CvSpec:
 @dataclass(frozen=True, slots=True)
 class FoldsAccepted:
     bundle: BundleId
-    owner: int
+    owner: Owner
     submission: str
     #: None if the bundle names only a submission, which may be yet to come
     dataset: str | None
@@ -121,9 +128,54 @@ class FoldsNotGenerated:
 
 
 @dataclass(frozen=True, slots=True)
+class PredictionsRequested:
+    bundle: BundleId
+    owner: Owner
+    #: results that are there count as delivered from here on
+    folds: tuple[str, ...]
+    #: ids that are not there, or not the owner's
+    unknown: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionsDelivered:
+    """The answer to a predictions request is complete beside the outbox; its rename follows this line."""
+
+    ticket: int
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequested:
+    """Folds that wait end at once; those that run are stopped, and end by FoldCancelled."""
+
+    bundle: BundleId
+    owner: Owner
+    folds: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PriorityRequested:
+    """For folds that wait, and for further attempts at those that run."""
+
+    bundle: BundleId
+    owner: Owner
+    folds: tuple[str, ...]
+    priority: Priority
+
+
+@dataclass(frozen=True, slots=True)
+class RerunRequested:
+    """The folds run anew, with the submission's files as they are now."""
+
+    bundle: BundleId
+    owner: Owner
+    folds: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class BundleRejected:
     bundle: BundleId
-    owner: int
+    owner: Owner
     problems: tuple[Problem, ...]
 
 
@@ -173,6 +225,14 @@ class FoldFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class FoldCancelled:
+    """A running attempt was stopped because its owner wanted so, or replaced the submission's files."""
+
+    fold: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
 class FoldLost:
     """An attempt ended without a result, through no fault of the submission."""
 
@@ -203,6 +263,11 @@ Event = (
     DaemonStarted
     | DatasetAccepted
     | SplitRequested
+    | PredictionsRequested
+    | PredictionsDelivered
+    | CancelRequested
+    | PriorityRequested
+    | RerunRequested
     | DatasetSplit
     | DatasetSplitFailed
     | FoldsAccepted
@@ -215,6 +280,7 @@ Event = (
     | FoldValidated
     | FoldTested
     | FoldFailed
+    | FoldCancelled
     | FoldLost
     | FoldPublished
     | FoldTaken

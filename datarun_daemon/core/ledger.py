@@ -7,98 +7,12 @@ folds as after ten.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Any, Self
 
 from datarun_daemon.core import events as e
-from datarun_daemon.core.model import BundleId, FoldState, Priority, SplitState, Stage, StandardSplit
-
-
-@dataclass(slots=True)
-class Dataset:
-    name: str
-    number: int
-    owner: int
-    digest: str
-    folder: str
-    target_column: str
-    workflow_elements: tuple[str, ...]
-    data_file: str
-    accepted_at: float
-    split: StandardSplit | None
-    split_state: SplitState
-    #: why the split failed
-    reason: str | None = None
-    n_train: int = 0
-    n_test: int = 0
-    #: folder of the split data, relative to the spool
-    prepared: str = ""
-
-
-@dataclass(slots=True)
-class Submission:
-    id: str
-    dataset: str
-    owner: int
-    folder: str
-    files: tuple[str, ...]
-    code_digest: str
-
-
-@dataclass(slots=True)
-class Fold:
-    id: str
-    submission: str
-    #: "" as long as its submission is not there
-    dataset: str
-    owner: int
-    priority: Priority
-    state: FoldState
-    #: sequence number of the line that accepted it: first come, first served
-    sequence: int
-    accepted_at: float
-    indices: str
-    offset: int
-    n_train: int
-    n_test: int
-    max_index: int
-    #: the last one started; 0 if none
-    attempt: int = 0
-    #: attempts that ended without a result
-    lost: int = 0
-    #: of the code that the last attempt started with
-    code_digest: str = ""
-    #: of the last attempt; 0 if none
-    started_at: float = 0.0
-    ended_at: float = 0.0
-    stage: Stage | None = None
-    message: str | None = None
-    #: its result waits in the outbox
-    new: bool = False
-    published: bool = False
-
-
-@dataclass(slots=True)
-class Queue:
-    """The folds of one owner and priority that could run now, in order of arrival."""
-
-    folds: OrderedDict[str, Fold] = field(default_factory=OrderedDict)
-    #: starts from behind the head since it became the head
-    passed_over: int = 0
-
-    def head(self) -> Fold:
-        return next(iter(self.folds.values()))
-
-
-@dataclass(frozen=True, slots=True)
-class Unfinished:
-    """A bundle whose line is written, and which may still lie in its incoming folder."""
-
-    bundle: BundleId
-    #: what is wrong with it, if it was rejected
-    rejected: e.BundleRejected | None
+from datarun_daemon.core.model import BundleId, FoldState, Owner, Priority, SplitState, Stage
+from datarun_daemon.core.records import Dataset, Delivery, Fold, Queue, Submission, Unfinished
 
 
 class Ledger:
@@ -109,14 +23,16 @@ class Ledger:
         self.submissions: dict[str, Submission] = {}
         self.folds: dict[str, Fold] = {}
         #: folds that could run now
-        self.waiting: dict[Priority, dict[int, Queue]] = {Priority.HIGH: {}, Priority.LOW: {}}
+        self.waiting: dict[Priority, dict[Owner, Queue]] = {Priority.HIGH: {}, Priority.LOW: {}}
         #: folds whose dataset is not there or not split
         self.without_dataset: dict[str, dict[str, Fold]] = {}
         #: folds whose submission is not there
         self.without_submission: dict[str, dict[str, Fold]] = {}
         self.in_motion: dict[str, Fold] = {}
-        #: attempts still running whose result no longer counts
-        self.superseded: set[tuple[str, int]] = set()
+        #: folds in motion that are to end as CANCELLED
+        self.to_cancel: dict[str, Fold] = {}
+        #: attempts still running whose result no longer counts, and their folds as they were
+        self.superseded: dict[tuple[str, int], Fold] = {}
         #: folds that can never run, and why
         self.doomed: dict[str, str] = {}
         self.ended_unpublished: dict[str, Fold] = {}
@@ -124,15 +40,19 @@ class Ledger:
         self.new: dict[str, Fold] = {}
         self.to_split: dict[str, Dataset] = {}
         self.to_generate: dict[int, e.FoldsAccepted] = {}
+        self.to_deliver: dict[int, Delivery] = {}
         self.unfinished: dict[int, Unfinished] = {}
         self.next_ticket = 1
         #: for fairness: sequence number of each owner's last start, per priority
-        self.last_start: dict[tuple[Priority, int], int] = {}
+        self.last_start: dict[tuple[Priority, Owner], int] = {}
         #: starts of H since the last start of L
         self.high_in_a_row = 0
         #: how many folds are in each state, per dataset ("" while their submission is not there)
         self.counts: dict[str, dict[FoldState, int]] = {}
         self.sequence = 0
+        #: ids of folds, and names of datasets, that changed since whoever shows them cleared these
+        self.touched: set[str] = set()
+        self.touched_datasets: set[str] = set()
 
     @classmethod
     def replay(cls, facts: Iterable[e.Event]) -> Self:
@@ -156,23 +76,30 @@ class Ledger:
         state = SplitState.WAITING if fact.split else SplitState.UNSPLIT
         dataset = Dataset(
             fact.name, fact.number, fact.owner, fact.digest, fact.folder, fact.target_column,
-            fact.workflow_elements, fact.data_file, at, fact.split, state,
+            fact.workflow_elements, fact.data_file, fact.extra_files, fact.specific, at, fact.split, state, fact.bundle,
         )  # fmt: skip
         self.datasets[fact.name] = dataset
+        self.touched_datasets.add(fact.name)
         if fact.split:
             self.to_split[fact.name] = dataset
 
     def _split_requested(self, fact: e.SplitRequested, at: float) -> None:
         self._bundle_done(fact.bundle, None)
         dataset = self.datasets[fact.dataset]
+        again = dataset.split_state is SplitState.SPLIT
         dataset.split, dataset.split_state, dataset.reason = fact.split, SplitState.WAITING, None
+        dataset.asked_by = fact.bundle
         self.to_split[dataset.name] = dataset
+        self.touched_datasets.add(dataset.name)
+        if again:
+            self._run_on_the_new_split(dataset.name)
 
     def _dataset_split(self, fact: e.DatasetSplit, at: float) -> None:
         dataset = self.datasets[fact.dataset]
         dataset.split, dataset.split_state, dataset.reason = fact.split, SplitState.SPLIT, None
         dataset.n_train, dataset.n_test, dataset.prepared = fact.n_train, fact.n_test, fact.prepared
         self.to_split.pop(dataset.name, None)
+        self.touched_datasets.add(dataset.name)
         for fold in self.without_dataset.pop(dataset.name, {}).values():
             self._enqueue(fold)
 
@@ -180,13 +107,14 @@ class Ledger:
         dataset = self.datasets[fact.dataset]
         dataset.split_state, dataset.reason = SplitState.FAILED, fact.reason
         self.to_split.pop(dataset.name, None)
+        self.touched_datasets.add(dataset.name)
         for fold in self.without_dataset.get(dataset.name, {}).values():
             self.doomed[fold.id] = f"the split of dataset {dataset.name} failed: {fact.reason}"
 
     def _folds_accepted(self, fact: e.FoldsAccepted, at: float) -> None:
         self._bundle_done(fact.bundle, None)
         if fact.files and fact.dataset is not None:
-            self._submission_arrived(fact)
+            self._submission_arrived(fact, at)
         if fact.cv:
             self.to_generate[fact.bundle.ticket] = fact
         self._add_folds(fact, fact.indices, fact.folds, at)
@@ -196,6 +124,42 @@ class Ledger:
 
     def _folds_not_generated(self, fact: e.FoldsNotGenerated, at: float) -> None:
         self.to_generate.pop(fact.ticket, None)
+
+    def _predictions_requested(self, fact: e.PredictionsRequested, at: float) -> None:
+        self._bundle_done(fact.bundle, None)
+        results = []
+        for fold in map(self.folds.__getitem__, fact.folds):
+            results.append((fold.id, fold.attempt if fold.published else None, fold.new))
+            if fold.new:
+                self._no_longer_new(fold)
+        self.to_deliver[fact.bundle.ticket] = Delivery(fact.bundle, fact.owner, tuple(results), fact.unknown)
+
+    def _predictions_delivered(self, fact: e.PredictionsDelivered, at: float) -> None:
+        del self.to_deliver[fact.ticket]
+
+    def _cancel_requested(self, fact: e.CancelRequested, at: float) -> None:
+        self._bundle_done(fact.bundle, None)
+        for fold_id in fact.folds:
+            self._cancel(self.folds[fold_id], "cancelled by its owner", at)
+
+    def _priority_requested(self, fact: e.PriorityRequested, at: float) -> None:
+        """What runs keeps its slot and its limits."""
+        self._bundle_done(fact.bundle, None)
+        for fold in map(self.folds.__getitem__, fact.folds):
+            if fold.state is not FoldState.TODO or fold.priority is fact.priority:
+                continue
+            waited = self._dequeue(fold)
+            fold.priority = fact.priority
+            self._touch(fold)
+            if waited:
+                self._enqueue(fold)
+
+    def _rerun_requested(self, fact: e.RerunRequested, at: float) -> None:
+        self._bundle_done(fact.bundle, None)
+        for fold_id in fact.folds:
+            old = self.folds[fold_id]
+            if old.state is not FoldState.TODO:
+                self._again(old, sequence=self.sequence, at=at)
 
     def _bundle_rejected(self, fact: e.BundleRejected, at: float) -> None:
         self._bundle_done(fact.bundle, fact)
@@ -234,8 +198,17 @@ class Ledger:
             fold.stage, fold.message = fact.stage, fact.message
             self._end(fold, FoldState.ERROR, at)
 
+    def _fold_cancelled(self, fact: e.FoldCancelled, at: float) -> None:
+        if fold := self._ending(fact.fold, fact.attempt):
+            fold.message = fold.cancelling
+            self._end(fold, FoldState.CANCELLED, at)
+
     def _fold_lost(self, fact: e.FoldLost, at: float) -> None:
         if fold := self._ending(fact.fold, fact.attempt):
+            if fold.cancelling:
+                fold.message = fold.cancelling
+                self._end(fold, FoldState.CANCELLED, at)
+                return
             fold.lost += fact.counted
             fold.stage = _stage_of(fold.state)
             fold.message = fact.reason
@@ -248,18 +221,27 @@ class Ledger:
             fold.published = fold.new = True
             self.ended_unpublished.pop(fold.id, None)
             self.new[fold.id] = fold
+            self._touch(fold)
 
     def _fold_taken(self, fact: e.FoldTaken, at: float) -> None:
         if fold := self._current(fact.fold, fact.attempt):
-            fold.new = False
-            self.new.pop(fold.id, None)
+            self._no_longer_new(fold)
 
     def _bundle_done(self, bundle: BundleId, rejected: e.BundleRejected | None) -> None:
         self.next_ticket = max(self.next_ticket, bundle.ticket + 1)
         self.unfinished[bundle.ticket] = Unfinished(bundle, rejected)
 
-    def _submission_arrived(self, fact: e.FoldsAccepted) -> None:
+    def _no_longer_new(self, fold: Fold) -> None:
+        fold.new = False
+        self.new.pop(fold.id, None)
+        self._touch(fold)
+
+    def _submission_arrived(self, fact: e.FoldsAccepted, at: float) -> None:
+        """A first time, or with other files than before: then what runs with those no longer matters."""
         assert fact.dataset is not None
+        if fact.submission in self.submissions:
+            for fold in [fold for fold in self.in_motion.values() if fold.submission == fact.submission]:
+                self._cancel(fold, "cancelled, for its submission's files were replaced", at)
         submission = Submission(
             fact.submission, fact.dataset, fact.owner, fact.folder, fact.files, fact.code_digest
         )
@@ -278,12 +260,43 @@ class Ledger:
                 row.id, fact.submission, dataset, fact.owner, row.priority, FoldState.TODO, self.sequence, at,
                 indices, row.offset, row.n_train, row.n_test, row.max_index,
             )  # fmt: skip
-            if old := self.folds.get(row.id):
-                self._forget(old)
-                fold.attempt = old.attempt
-            self.folds[row.id] = fold
-            self._count(fold, +1)
-            self._place(fold)
+            self._add(fold)
+
+    def _add(self, fold: Fold) -> None:
+        """A fold to run, in the place of what was there of it before."""
+        if old := self.folds.get(fold.id):
+            self._forget(old)
+            fold.attempt = old.attempt
+        self.folds[fold.id] = fold
+        self._count(fold, +1)
+        self._place(fold)
+
+    def _again(self, old: Fold, *, sequence: int, at: float) -> None:
+        self._add(
+            Fold(
+                old.id, old.submission, old.dataset, old.owner, old.priority, FoldState.TODO, sequence, at,
+                old.indices, old.offset, old.n_train, old.n_test, old.max_index,
+            )  # fmt: skip
+        )
+
+    def _run_on_the_new_split(self, dataset: str) -> None:
+        """What did not end yet waits for it, in its old place; what runs is run anew."""
+        for fold in [fold for fold in self.in_motion.values() if fold.dataset == dataset]:
+            self._again(fold, sequence=fold.sequence, at=fold.accepted_at)
+        for queues in self.waiting.values():
+            waiting = [fold for queue in queues.values() for fold in queue.folds.values() if fold.dataset == dataset]
+            for fold in waiting:
+                self._dequeue(fold)
+                self._place(fold)
+
+    def _cancel(self, fold: Fold, reason: str, at: float) -> None:
+        """It ends as CANCELLED: at once if it waits, else when its process is stopped; nothing if it has ended."""
+        if fold.state.in_motion:
+            fold.cancelling = reason
+            self.to_cancel[fold.id] = fold
+        elif fold.state is FoldState.TODO:
+            fold.message = reason
+            self._end(fold, FoldState.CANCELLED, at)
 
     def _place(self, fold: Fold) -> None:
         """A TODO fold goes where it waits: for its submission, its dataset, or a slot."""
@@ -303,6 +316,7 @@ class Ledger:
             self.doomed[fold.id] = f"the split of dataset {dataset.name} failed: {dataset.reason}"
 
     def _enqueue(self, fold: Fold, *, first: bool = False) -> None:
+        self._touch(fold)
         n_train = self.datasets[fold.dataset].n_train
         if fold.max_index >= n_train:
             self.doomed[fold.id] = (
@@ -315,12 +329,14 @@ class Ledger:
         if first:
             queue.folds.move_to_end(fold.id, last=False)
 
-    def _dequeue(self, fold: Fold) -> None:
+    def _dequeue(self, fold: Fold) -> bool:
+        """False if it was in no queue."""
         queue = self.waiting[fold.priority].get(fold.owner)
         if queue is None or queue.folds.pop(fold.id, None) is None:
-            return
+            return False
         if not queue.folds:
             del self.waiting[fold.priority][fold.owner]
+        return True
 
     def _forget(self, fold: Fold) -> None:
         """A fold that is forced again: nothing of its old self waits, and what runs no longer counts."""
@@ -329,8 +345,9 @@ class Ledger:
             if index:
                 index.pop(fold.id, None)
         if self.in_motion.pop(fold.id, None):
-            self.superseded.add((fold.id, fold.attempt))
-        for ended in (self.doomed, self.ended_unpublished, self.new):
+            self.superseded[fold.id, fold.attempt] = fold
+        self.doomed.pop(fold.id, None)
+        for ended in (self.ended_unpublished, self.new, self.to_cancel):
             ended.pop(fold.id, None)
         self._count(fold, -1)
 
@@ -341,7 +358,7 @@ class Ledger:
     def _ending(self, fold_id: str, attempt: int) -> Fold | None:
         """Like ``_current``, for facts after which no process of the attempt is left."""
         fold = self._current(fold_id, attempt)
-        self.superseded.discard((fold_id, attempt))
+        self.superseded.pop((fold_id, attempt), None)
         return fold
 
     def _end(self, fold: Fold, state: FoldState, at: float) -> None:
@@ -351,7 +368,8 @@ class Ledger:
             if index:
                 index.pop(fold.id, None)
         self.in_motion.pop(fold.id, None)
-        fold.ended_at = at
+        self.to_cancel.pop(fold.id, None)
+        fold.cancelling, fold.ended_at = None, at
         self._move(fold, state)
         self.ended_unpublished[fold.id] = fold
 
@@ -365,6 +383,11 @@ class Ledger:
         if counts is None:
             counts = self.counts[fold.dataset] = dict.fromkeys(FoldState, 0)
         counts[fold.state] += change
+        self._touch(fold)
+
+    def _touch(self, fold: Fold) -> None:
+        self.touched.add(fold.id)
+        self.touched_datasets.add(fold.dataset)
 
 
 def _stage_of(state: FoldState) -> Stage:
@@ -376,6 +399,11 @@ _APPLY: dict[type, Callable[[Ledger, Any, float], None]] = {
     e.DaemonStarted: Ledger._daemon_started,
     e.DatasetAccepted: Ledger._dataset_accepted,
     e.SplitRequested: Ledger._split_requested,
+    e.PredictionsRequested: Ledger._predictions_requested,
+    e.PredictionsDelivered: Ledger._predictions_delivered,
+    e.CancelRequested: Ledger._cancel_requested,
+    e.PriorityRequested: Ledger._priority_requested,
+    e.RerunRequested: Ledger._rerun_requested,
     e.DatasetSplit: Ledger._dataset_split,
     e.DatasetSplitFailed: Ledger._dataset_split_failed,
     e.FoldsAccepted: Ledger._folds_accepted,
@@ -388,6 +416,7 @@ _APPLY: dict[type, Callable[[Ledger, Any, float], None]] = {
     e.FoldValidated: Ledger._fold_validated,
     e.FoldTested: Ledger._fold_tested,
     e.FoldFailed: Ledger._fold_failed,
+    e.FoldCancelled: Ledger._fold_cancelled,
     e.FoldLost: Ledger._fold_lost,
     e.FoldPublished: Ledger._fold_published,
     e.FoldTaken: Ledger._fold_taken,

@@ -58,6 +58,27 @@ class SplitState(StrEnum):
     FAILED = "FAILED"
 
 
+#: a uid; or "UID/USER" for a user on whose behalf a program with the shared account UID drops bundles
+Owner = int | str
+
+_ROOT = 0
+
+
+def may_manage(owner: Owner, of: Owner) -> bool:
+    """Whether ``owner`` may force, cancel or re-prioritise what belongs to ``of``: its own, its users', and root all."""
+    return owner in (of, _ROOT) or (isinstance(of, str) and of.partition("/")[0] == str(owner))
+
+
+def uid_of(owner: Owner) -> int:
+    """The account whose files these are."""
+    return owner if isinstance(owner, int) else int(owner.partition("/")[0])
+
+
+def json_id(text: str) -> int | str:
+    """An id as JSON shows it: whole numbers of up to 18 digits are numbers, as clients of the REST API expect."""
+    return int(text) if len(text) <= 18 and text.isdigit() and str(int(text)) == text else text
+
+
 class BundleKind(StrEnum):
     """The three incoming folders, by their names."""
 
@@ -67,12 +88,21 @@ class BundleKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class StandardSplit:
-    """``train_test_split(rows, test_size=held_out_test, random_state=random_state)``."""
+class Split:
+    """Of a dataset: ``train_test_split(rows, test_size=held_out_test, random_state=random_state)``, or its own."""
 
-    #: share of the rows that become the held-out test set, in (0, 1)
-    held_out_test: float
+    #: share of the rows that become the held-out test set, in (0, 1); None: the dataset's own prepare_data decides
+    held_out_test: float | None
     random_state: int = 42
+
+    @property
+    def own(self) -> bool:
+        return self.held_out_test is None
+
+    def __str__(self) -> str:
+        if self.own:
+            return "by its own prepare_data"
+        return f"held_out_test {self.held_out_test}, random_state {self.random_state}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 
-from datarun_daemon.core.ledger import Fold, Ledger
-from datarun_daemon.core.model import Priority, Stage
+from datarun_daemon.core.ledger import Ledger
+from datarun_daemon.core.records import Fold
+from datarun_daemon.core.model import Owner, Priority, Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class StartFold:
 
 @dataclass(frozen=True, slots=True)
 class StopAttempt:
-    """End a running attempt whose result no longer counts."""
+    """End a running attempt whose result no longer counts, or whose owner cancelled it."""
 
     fold: str
     attempt: int
@@ -90,7 +91,14 @@ class GenerateFolds:
     ticket: int
 
 
-Decision = StartFold | StopAttempt | FailFold | PublishFold | SplitDataset | GenerateFolds
+@dataclass(frozen=True, slots=True)
+class DeliverPredictions:
+    """Answer a predictions request."""
+
+    ticket: int
+
+
+Decision = StartFold | StopAttempt | FailFold | PublishFold | SplitDataset | GenerateFolds | DeliverPredictions
 
 
 def plan(ledger: Ledger, now: float, *, policy: Policy, capacity: Capacity) -> list[Decision]:
@@ -100,8 +108,10 @@ def plan(ledger: Ledger, now: float, *, policy: Policy, capacity: Capacity) -> l
     """
     decisions: list[Decision] = []
     decisions += [StopAttempt(fold, attempt) for fold, attempt in sorted(ledger.superseded)]
+    decisions += [StopAttempt(fold.id, fold.attempt) for fold in ledger.to_cancel.values()]
     decisions += [FailFold(fold, Stage.DATA, reason) for fold, reason in ledger.doomed.items()]
     decisions += [PublishFold(fold.id, fold.attempt) for fold in ledger.ended_unpublished.values()]
+    decisions += [DeliverPredictions(ticket) for ticket in ledger.to_deliver]
     if capacity.accepting:
         decisions += [SplitDataset(name) for name in ledger.to_split]
         decisions += [GenerateFolds(ticket) for ticket in ledger.to_generate if _can_generate(ledger, ticket)]
@@ -155,9 +165,9 @@ class _Turn:
     policy: Policy
     loaded: frozenset[str]
     taken: set[str] = field(default_factory=set)
-    taken_of: dict[tuple[Priority, int], int] = field(default_factory=dict)
-    started: dict[tuple[Priority, int], int] = field(default_factory=dict)
-    in_motion: dict[int, int] = field(default_factory=dict)
+    taken_of: dict[tuple[Priority, Owner], int] = field(default_factory=dict)
+    started: dict[tuple[Priority, Owner], int] = field(default_factory=dict)
+    in_motion: dict[Owner, int] = field(default_factory=dict)
     high_in_a_row: int = 0
     clock: int = 0
 
@@ -192,7 +202,7 @@ class _Turn:
                 return Priority.LOW, Priority.HIGH
         return Priority.HIGH, Priority.LOW
 
-    def _owners(self, priority: Priority) -> list[int]:
+    def _owners(self, priority: Priority) -> list[Owner]:
         queues = self.ledger.waiting[priority]
         return [o for o, queue in queues.items() if len(queue.folds) > self.taken_of.get((priority, o), 0)]
 
@@ -212,14 +222,14 @@ class _Turn:
             ),
         )
 
-    def _waiting(self, priority: Priority, owner: int) -> Iterator[Fold]:
+    def _waiting(self, priority: Priority, owner: Owner) -> Iterator[Fold]:
         folds = self.ledger.waiting[priority][owner].folds.values()
         return (fold for fold in folds if fold.id not in self.taken)
 
-    def _head(self, priority: Priority, owner: int) -> Fold:
+    def _head(self, priority: Priority, owner: Owner) -> Fold:
         return next(self._waiting(priority, owner))
 
-    def _from(self, priority: Priority, owner: int) -> Fold:
+    def _from(self, priority: Priority, owner: Owner) -> Fold:
         """The head of the owner's queue, or one close behind it whose dataset is loaded."""
         head = self._head(priority, owner)
         passed_over = self.ledger.waiting[priority][owner].passed_over

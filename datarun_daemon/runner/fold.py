@@ -9,22 +9,20 @@ from __future__ import annotations
 
 import gc
 import importlib
-import io
 import json
 import os
 import signal
 import socket
 import sys
-import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import FrameType, ModuleType, TracebackType
+from types import FrameType, ModuleType
 from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
 
-from . import isolation, processes, wire, workflow
+from . import isolation, label_file, processes, specific, surroundings, wire, workflow
 
 PACKAGE = "submission"
 FAILURE = "failure.json"
@@ -35,8 +33,6 @@ FAILED = b"failed"
 _FAILURE_CHARACTERS = 200_000
 #: the soft limit strikes again after this long, if the submission went on
 _REMINDER_SECONDS = 5.0
-_THREAD_VARIABLES = tuple(name for name in os.environ if name.endswith("_NUM_THREADS") or name.startswith("VECLIB_"))
-_here = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
 class SoftTimeLimitExceeded(BaseException):
@@ -51,10 +47,13 @@ class WrongPredictions(Exception):
 class Dataset:
     """What a keeper holds, and its folds see: no labels."""
 
-    #: all rows of the training set, and of the held-out test set
+    #: all rows of the training set, with what pandas keeps beside their labels (:func:`label_file.axes_of`)
     X_train: Any
+    #: all rows of the held-out test set
     X_test: Any
     meta: Mapping[str, Any]
+    #: the folder with the dataset's own code; then X_train and X_test are sealed
+    code: str | None = None
 
 
 def main(dataset: Dataset, *, link: socket.socket, log: int, keeper: int, cores: int) -> NoReturn:
@@ -65,14 +64,14 @@ def main(dataset: Dataset, *, link: socket.socket, log: int, keeper: int, cores:
     processes.die_with_parent(keeper)
     processes.adopt_orphans()
     processes.set_name("datarun-fold")
-    _redirect(log)
+    surroundings.redirect(log)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     record = isolation.enter_early(new_session=True)
     gc.enable()
     _use_cores(cores)
-    _empty_environment()
+    surroundings.empty_environment()
     np.random.seed()  # children of one parent share its state
     job, descriptors = wire.receive_with_descriptors(link)
     if job is not None and "warm" in job:
@@ -85,6 +84,17 @@ def main(dataset: Dataset, *, link: socket.socket, log: int, keeper: int, cores:
     while wire.receive(link) is not None:
         pass
     os._exit(0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Trained:
+    """What the train phase leaves to the others."""
+
+    model: workflow.Model | specific.OwnModel
+    X_train: Any
+    X_test: Any
+    #: labels of the training rows
+    y: Any
 
 
 class _Fold:
@@ -101,15 +111,16 @@ class _Fold:
         self._pid = os.getpid()
         self._scratch: str = job["scratch"]
         self._submission: str = job["submission"]
+        self._folders = [folder for folder in (self._submission, dataset.code) if folder is not None]
 
     def run(self) -> None:
         """Every phase that succeeds is told; the first that does not is told with its reason, and is the last."""
         try:
             self._arm()
             self._enter()
-            y, model = self._train()
+            trained = self._train()
             self._tell("train")
-            self._predict(model, y)
+            self._predict(trained)
         except BaseException as error:
             signal.setitimer(signal.ITIMER_REAL, 0)
             self._fail(error)
@@ -123,8 +134,7 @@ class _Fold:
         raise SoftTimeLimitExceeded(f"Soft Time Limit Exceeded ({seconds:g} s)")
 
     def _enter(self) -> None:
-        os.chdir(self._scratch)
-        os.environ.update(HOME=self._scratch, TMPDIR=self._scratch)
+        surroundings.live_in(self._scratch)
         package = ModuleType(PACKAGE)
         package.__path__ = [self._submission]
         sys.modules[PACKAGE] = package
@@ -134,24 +144,36 @@ class _Fold:
         )
         _write("isolation.json", record)
 
-    def _train(self) -> tuple[Any, workflow.Model]:
-        train_is, y = self._labels()
-        model = workflow.train(self._load, self._job["elements"], self._dataset.X_train, y, train_is)
-        return y, model
+    def _open(self) -> tuple[tuple[Any, label_file.Axes | None], Any]:
+        """Both sets. Those of a dataset with code of its own are opened here, before the submission is imported."""
+        dataset = self._dataset
+        if dataset.code is None:
+            return dataset.X_train, dataset.X_test
+        gc.disable()  # a list of a million items is made here, and nothing of it is garbage
+        with specific.first_on_path(dataset.code):
+            opened = dataset.X_train.open(), dataset.X_test.open()
+            if dataset.meta["own_training"]:
+                importlib.import_module(specific.MODULE)
+        gc.freeze()
+        gc.enable()
+        return opened
 
-    def _labels(self) -> tuple[Any, Any]:
-        """train_is, and the labels of these rows as the plain script has them: both were sent in one file."""
-        meta, count = self._dataset.meta, self._job["rows"]
-        with open(self._rows, "rb") as file:
-            data = bytearray(file.read())
-        train_is = np.frombuffer(data, "<i8", count)
-        y = np.frombuffer(data, meta["labels"]["dtype"], count, offset=8 * count)
-        if meta["labels"]["kind"] == "text":
-            y = y.astype(object)
-        if meta["x_kind"] == "frame":
-            index = self._dataset.X_train.index[train_is]
-            y = pd.Series(y, index=index, name=meta["target"], dtype=meta["labels"]["pandas_dtype"])
-        return train_is, y
+    def _train(self) -> _Trained:
+        (X, axes), X_test = self._open()
+        meta, elements = self._dataset.meta, self._job["elements"]
+        labels = meta["labels"]
+        train_is, y = label_file.received(self._rows, labels, self._job["rows"])
+        if meta["own_training"]:
+            classifies = "regressor" not in elements
+            given = label_file.masked(y, train_is, meta["n_train"])
+            given = given if axes is None else label_file.with_axes(given, axes, labels)
+            model = specific.train(PACKAGE, X, given, train_is, classifies=classifies)
+            return _Trained(model, X, X_test, y)
+        X, X_test = (workflow.prepared(each, elements) for each in (X, X_test))
+        given = y
+        if axes is not None and isinstance(X, pd.DataFrame):
+            given = label_file.with_axes(y, axes, labels, train_is)
+        return _Trained(workflow.train(self._load, elements, X, given, train_is), X, X_test, y)
 
     def _load(self, element: str) -> ModuleType:
         name = f"{PACKAGE}.{element}"
@@ -162,14 +184,14 @@ class _Fold:
                 raise
             raise workflow.ElementMissing(f"the submission has no file {element}.py") from None
 
-    def _predict(self, model: workflow.Model, y: Any) -> None:
-        dataset, meta = self._dataset, self._dataset.meta
-        predictions = as_numbers(model.predict(dataset.X_train), rows=meta["n_train"], what="full train")
+    def _predict(self, trained: _Trained) -> None:
+        model, meta = trained.model, self._dataset.meta
+        predictions = as_numbers(model.predict(trained.X_train), rows=meta["n_train"], what="full train")
         _save("full_train_predictions", predictions)
         if model.classifies and predictions.ndim == 2:
-            _write(CLASSES, workflow.class_names(model, y, predictions.shape[1]))
+            _write(CLASSES, workflow.class_names(model.estimator, trained.y, predictions.shape[1]))
         self._tell("validation")
-        predictions = as_numbers(model.predict(dataset.X_test), rows=meta["n_test"], what="test")
+        predictions = as_numbers(model.predict(trained.X_test), rows=meta["n_test"], what="test")
         _save("test_predictions", predictions)
         signal.setitimer(signal.ITIMER_REAL, 0)
         self._tell("test")
@@ -207,10 +229,7 @@ class _Fold:
         if isinstance(error, WrongPredictions):
             text = str(error)
             return " ".join(text.split()), f"{text} \n"
-        lines = traceback.format_exception(type(error), error, _their_frames(error.__traceback__))
-        log = "".join(lines).replace(self._submission + os.sep, "")
-        own = "".join(traceback.format_exception_only(type(error), error)).strip()
-        message = own.splitlines()[-1] if own else type(error).__name__
+        message, log = surroundings.story(error, folders=self._folders)
         if isinstance(error, SoftTimeLimitExceeded):
             message = str(error)
             log = f"{message}\n{log}"
@@ -257,49 +276,12 @@ def _write(name: str, value: object) -> None:
         json.dump(value, file)
 
 
-def _their_frames(frames: TracebackType | None) -> TracebackType | None:
-    """The traceback from the submission's first frame on; None if the error never got there."""
-    while frames is not None:
-        file = frames.tb_frame.f_code.co_filename
-        if not file.startswith((_here, "<frozen importlib")) and file != importlib.__file__:
-            return frames
-        frames = frames.tb_next
-    return None
-
-
-def _redirect(log: int) -> None:
-    """Reads nothing, and prints into the log, a line at a time so that nothing is lost with the process."""
-    null = os.open("/dev/null", os.O_RDONLY)
-    for source, target in ((null, 0), (log, 1), (log, 2)):
-        os.dup2(source, target)
-    os.close(null)
-    os.close(log)
-    # New ones: those of the server believe that they can seek.
-    sys.stdout = sys.__stdout__ = _text_stream(1)  # type: ignore[misc]
-    sys.stderr = sys.__stderr__ = _text_stream(2)  # type: ignore[misc]
-
-
-def _text_stream(descriptor: int) -> io.TextIOWrapper:
-    return io.TextIOWrapper(
-        io.FileIO(descriptor, "w", closefd=False), "utf-8", "backslashreplace", line_buffering=True
-    )
-
-
-def _empty_environment() -> None:
-    """Of ours only the number of threads is left, and nothing is compiled into folders of ours."""
-    kept = {name: os.environ[name] for name in _THREAD_VARIABLES if name in os.environ}
-    os.environ.clear()
-    os.environ.update(kept, PATH="/usr/local/bin:/usr/bin:/bin", LANG="C.UTF-8")
-    sys.dont_write_bytecode = True
-    sys.argv[:] = [""]
-
-
 def _use_cores(cores: int) -> None:
     """The server kept every library to one thread, for it forks; a fold may use its slot's cores."""
     if cores > 1:
         from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-        os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(cores)))
+        os.environ.update(dict.fromkeys(surroundings.THREAD_VARIABLES, str(cores)))
         threadpool_limits(limits=cores)
 
 

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import fold, mapped, processes, wire, writer
+from . import fold, mapped, processes, specific, wire, writer
 from .watched_fold import PHASES, WatchedFold
 
 _POLL_SECONDS = 0.25
@@ -66,7 +66,11 @@ def main(link: socket.socket, folder: str, *, server: int, told: dict[str, Any],
 
 
 def _load(folder: Path) -> fold.Dataset:
+    """What a dataset's own code had a hand in stays sealed: opening it may run that code, which only folds may."""
     meta = json.loads((folder / "meta.json").read_bytes())
+    if meta["specific"]:
+        code = str(folder / specific.CODE)
+        return fold.Dataset(mapped.Sealed(folder / "X_train"), mapped.Sealed(folder / "X_test"), meta, code)
     return fold.Dataset(mapped.load(folder / "X_train"), mapped.load(folder / "X_test"), meta)
 
 

@@ -17,16 +17,16 @@ _CODES: dict[int, _Code] = {1: "B", 2: "H", 4: "I", 8: "Q"}
 class LabelRows:
     """The training labels of one prepared dataset, mapped."""
 
-    __slots__ = ("_itemsize", "_map", "_rows", "_view")
+    __slots__ = ("_map", "_row_bytes", "_rows", "_view")
 
     def __init__(self, prepared_folder: Path) -> None:
         """Raises OSError, ValueError: the folder is not a prepared dataset."""
         meta = json.loads((prepared_folder / "meta.json").read_bytes())
-        self._itemsize: int = meta["labels"]["itemsize"]
+        self._row_bytes: int = meta["labels"]["row_bytes"]
         with (prepared_folder / "labels" / "y_train.npy").open("rb") as file:
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self._view = memoryview(self._map)[meta["labels"]["offset"] :]
-        code = _CODES.get(self._itemsize)
+        code = _CODES.get(self._row_bytes)
         # A row of a common size is one unsigned number to us, whatever it means.
         self._rows = self._view.cast(code) if code else None
 
@@ -54,7 +54,7 @@ class LabelRows:
         if self._rows is not None:
             picked = itemgetter(*train_is)(self._rows)
             return array(self._rows.format, picked if len(train_is) > 1 else (picked,))
-        size, view = self._itemsize, self._view
+        size, view = self._row_bytes, self._view
         if max(train_is) * size >= view.nbytes:
             raise IndexError("a row number past the last row")
         return b"".join([view[row * size : (row + 1) * size] for row in train_is])

@@ -77,18 +77,31 @@ class FoldJob:
 
 @dataclass(frozen=True, slots=True)
 class PrepareTask:
-    """Read a CSV file, split it, and write the prepared folder that folds need."""
+    """Write the prepared folder that folds need: split a CSV file, or let a dataset's own code split its data."""
 
     dataset: str
-    data_file: Path
+    #: of the standard format; None where the dataset has code of its own
+    data_file: Path | None
+    #: names the labels; may be empty where the dataset has code of its own
     target_column: str
     elements: tuple[str, ...]
-    #: share of the rows, in (0, 1)
-    held_out_test: float
-    random_state: int
+    #: share of the rows, in (0, 1); None where the dataset has code of its own
+    held_out_test: float | None
+    #: None where the dataset has code of its own
+    random_state: int | None
     #: must not exist; is made by the task and not made durable
     prepared_folder: Path
     environment: str = DEFAULT_ENVIRONMENT
+    #: the Python file with the dataset's own functions; empty for the standard format
+    specific: str = ""
+    #: names of the files that the dataset's own code may see; copies of them are where it works
+    files: tuple[str, ...] = ()
+    #: where these files are; only read
+    dataset_folder: Path | None = None
+    #: a task that takes longer is ended
+    wall_seconds: float = 3600.0
+    #: on top of the libraries; 0 for no limit
+    memory_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +119,8 @@ class GenerateFoldsTask:
     indices_file: Path
     max_folds: int = 10_000
     environment: str = DEFAULT_ENVIRONMENT
+    #: a task that takes longer is ended
+    wall_seconds: float = 3600.0
 
 
 @dataclass(frozen=True, slots=True)

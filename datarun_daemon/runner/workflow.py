@@ -53,7 +53,7 @@ def train(load: Callable[[str], ModuleType], elements: Sequence[str], X: Any, y:
 
     Args:
         load: imports an element's module by its name.
-        X: all training rows; a DataFrame if there is a feature extractor, else an array.
+        X: all training rows, as :func:`prepared` made them: a DataFrame only if there is a feature extractor.
         y: labels of the rows ``train_is`` only, in their order: a Series beside a DataFrame, else an array.
         train_is: shape (k,), int64.
 
@@ -83,6 +83,11 @@ def train(load: Callable[[str], ModuleType], elements: Sequence[str], X: Any, y:
     return Model(extractor, classifier, calibrator, classifies=True)
 
 
+def prepared(X: Any, elements: Sequence[str]) -> Any:
+    """X as the elements get it: without a feature extractor, which knows of columns, a DataFrame is its values."""
+    return X.values if isinstance(X, pd.DataFrame) and "feature_extractor" not in elements else X
+
+
 def select(X: Any, rows: Any) -> Any:
     """Rows by position: of a DataFrame or Series, of what has a shape (arrays, sparse matrices), or item by item."""
     if isinstance(X, pd.DataFrame | pd.Series):
@@ -104,13 +109,19 @@ def new(load: Callable[[str], ModuleType], element: str) -> Any:
     return element_class()
 
 
-def class_names(model: Model, y: Any, columns: int) -> list[str] | None:
+def class_names(estimator: Any, y: Any, columns: int) -> list[str] | None:
     """What the columns of a classifier's probabilities stand for; None if nothing tells.
 
     The classifier's ``classes_`` if there are as many, else the fold's distinct labels if there are as many.
+
+    Args:
+        estimator: the fitted classifier; None where only the dataset's own code knows it.
+        y: labels of the fold's training rows; several columns of them are no classes.
     """
-    known = getattr(model.estimator, "classes_", None)
+    known = getattr(estimator, "classes_", None)
     if known is not None and np.ndim(known) == 1 and len(known) == columns:
         return [str(name) for name in known]
+    if np.ndim(y) != 1:
+        return None
     distinct = np.unique(np.asarray(y))
     return [str(name) for name in distinct] if len(distinct) == columns else None

@@ -21,6 +21,8 @@ from datarun_daemon.spool.readme_texts import README_TEXTS
 MARKER = ".datarun-spool"
 FORMAT = 1
 REASON = "REASON.txt"
+#: in the outbox, beside the datasets' folders: so no dataset may have this name
+REQUESTS = "requests"
 README = "README.txt"
 #: a bundle that is being removed from an incoming folder bears this name, and its ticket, meanwhile
 TAKEN_PREFIX = ".datarun-taken-"
@@ -178,6 +180,10 @@ class Spool:
     def outbox_result(self, dataset: str, submission: str, fold: str) -> Path:
         return self.outbox / check_id(dataset) / check_id(submission) / check_id(fold)
 
+    def outbox_request(self, name: str) -> Path:
+        """Where the answer to the predictions request ``name`` appears."""
+        return self.outbox / REQUESTS / _fitting(bundle_stem(name))
+
     @property
     def status(self) -> Path:
         return self.root / "status"
@@ -185,6 +191,27 @@ class Spool:
     @property
     def overview_file(self) -> Path:
         return self.status / "overview.json"
+
+    @property
+    def datasets_file(self) -> Path:
+        return self.status / "datasets.json"
+
+    @property
+    def folds_file(self) -> Path:
+        return self.status / "folds.jsonl"
+
+    @property
+    def fold_files(self) -> Path:
+        return self.status / "folds"
+
+    def fold_file(self, fold: str) -> Path:
+        # in one piece, for it is made as often as a fold changes
+        return Path(f"{self.root}/status/folds/{check_id(fold)}.json")
+
+    @property
+    def views_stamp(self) -> Path:
+        """Up to which line of the catalog the files of ``status/`` are written."""
+        return self.status / ".views.json"
 
     @property
     def catalog(self) -> Path:

@@ -6,20 +6,61 @@ only at values of the right type and passes over the others, which are told of a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 
 from datarun_daemon.core.errors import Problem
+from datarun_daemon.spool.field_checks import ELEMENTS, shown
 from datarun_daemon.spool.indices import is_index_file
-from datarun_daemon.spool.manifest_fields import ELEMENTS, EXPECTED, shown
+from datarun_daemon.spool.manifest_fields import EXPECTED
 from datarun_daemon.spool.names import field_within, printable
 
+SPECIFIC = "specific.py"
+
+_FUNCTIONS = "prepare_data, get_train_data and get_test_data"
 _Raw = Mapping[str, object]
+
+
+def specific_file(names: Iterable[str]) -> str:
+    """The one of a dataset's files whose functions read and split it; "" if there is none, or which is unclear."""
+    python = [name for name in names if name.endswith(".py")]
+    return SPECIFIC if SPECIFIC in python else python[0] if len(python) == 1 else ""
 
 
 def dataset_faults(raw: _Raw) -> Iterator[Problem]:
     """What does not go together in a dataset's manifest."""
-    data_file = raw.get("data_file")
-    yield from _unnamed_digests(raw, {data_file} if isinstance(data_file, str) else set())
+    data_file, extra_files = raw.get("data_file"), raw.get("extra_files") or []
+    listed = extra_files if isinstance(extra_files, list) else []
+    named = [name for name in (data_file, *listed) if isinstance(name, str)]
+    yield from _files_twice(listed, "extra_files", {name.lower() for name in named[:1] if name == data_file})
+    if any(name.endswith(".py") for name in named):
+        yield from _custom_faults(raw, list(dict.fromkeys(named)))
+    elif not extra_files:
+        yield from _standard_faults(raw)
+    elif listed and all(isinstance(name, str) for name in listed):
+        found = f"no Python file among {printable(', '.join(named), 60)}"
+        yield Problem("extra_files", found, f"a .py file with {_FUNCTIONS}, or nothing beside the CSV file")
+    yield from _unnamed_digests(raw, set(named))
+
+
+def _custom_faults(raw: _Raw, named: list[str]) -> Iterator[Problem]:
+    specific = specific_file(named)
+    if not specific:
+        python = ", ".join(name for name in named if name.endswith(".py"))
+        found = f"several Python files: {printable(python, 60)}"
+        yield Problem("extra_files", found, f"the one with {_FUNCTIONS} to be called {SPECIFIC}")
+    if isinstance(raw.get("split"), dict):
+        expected = f"custom, or nothing: prepare_data in {printable(specific or SPECIFIC, 60)} splits the data"
+        yield Problem("split", shown(raw["split"]), expected)
+
+
+def _standard_faults(raw: _Raw) -> Iterator[Problem]:
+    for field in ("target_column", "data_file"):
+        if raw.get(field) is None:
+            yield Problem(field, "nothing", EXPECTED[field])
+    if raw.get("split") == "custom":
+        found = "custom, for a dataset without a Python file"
+        expected = f"{{held_out_test: 0.5, random_state: 42}}, or a .py file with {_FUNCTIONS} in extra_files"
+        yield Problem("split", found, expected)
 
 
 def folds_faults(raw: _Raw) -> Iterator[Problem]:
@@ -73,18 +114,13 @@ def _submission_faults(submission: _Raw, force: object, index_files: set[object]
     if not isinstance(files, list):
         return
     names = [name for name in files if isinstance(name, str)]
-    seen: set[str] = set()
+    yield from _files_twice(files, "submission.files", set())
     for at, name in enumerate(files):
-        if not isinstance(name, str):
-            continue
-        if name.lower() in seen:
-            yield Problem(f"submission.files[{at}]", f"{shown(name)} a second time", "each file once")
-        elif name in index_files:
+        if name in index_files:
             found = f"{shown(name)}, which holds row numbers too"
             yield Problem(f"submission.files[{at}]", found, "a file for one purpose")
-        seen.add(name.lower())
     wanted = [f"{element}.py" for element in ELEMENTS]
-    if len(names) == len(files) and not seen.intersection(wanted):
+    if len(names) == len(files) and not {name.lower() for name in names}.intersection(wanted):
         found = f"only {printable(', '.join(names), 60)}"
         yield Problem("submission.files", found, f"a file for each workflow element: {', '.join(wanted)}")
 
@@ -100,7 +136,18 @@ def _without_files(files: object, dataset: object, force: object) -> Iterator[Pr
         yield Problem("force", shown(force), expected)
 
 
-def _unnamed_digests(raw: _Raw, named: set[object]) -> Iterator[Problem]:
+def _files_twice(files: list[object], field: str, before: Set[str]) -> Iterator[Problem]:
+    """Names that differ in case alone are one file on some drives."""
+    seen = set(before)
+    for at, name in enumerate(files):
+        if not isinstance(name, str):
+            continue
+        if name.lower() in seen:
+            yield Problem(f"{field}[{at}]", f"{shown(name)} a second time", "each file once")
+        seen.add(name.lower())
+
+
+def _unnamed_digests(raw: _Raw, named: Set[object]) -> Iterator[Problem]:
     digests = raw.get("files")
     for name in digests if isinstance(digests, dict) else ():
         if name not in named:

@@ -93,7 +93,7 @@ class Outbox:
         for place in places:
             archive, staged = self.archive_of(place), self._staged(place)
             disk.remove_tree(staged)
-            self._make(staged)
+            self.make_shared(staged)
             for file in archive.iterdir():
                 disk.copy_file(file, staged / file.name)
                 written += [file, staged / file.name]
@@ -112,7 +112,7 @@ class Outbox:
         for _ in range(10):
             try:
                 for folder in (target.parent.parent, target.parent):
-                    self._make(folder)
+                    self.make_shared(folder)
                 if target.exists():
                     disk.remove_tree(target)
                 disk.rename(staged, target)
@@ -140,6 +140,17 @@ class Outbox:
                 found.add((fold, int(attempt)))
         return found
 
+    def remove(self, place: ResultPlace) -> None:
+        """The result of this very attempt is not in the outbox, and neither are folders that it leaves empty."""
+        folder = self.folder_of(place)
+        try:
+            attempt = _read_result(folder)["attempt"]
+        except (ResultDamaged, KeyError):
+            return  # it was taken meanwhile
+        if attempt == place.attempt:
+            disk.remove_tree(folder)
+            _prune((folder.parent, folder.parent.parent))
+
     def taken(self, places: Iterable[ResultPlace]) -> list[ResultPlace]:
         """Those whose result.json has been taken away; the empty folders that remain are removed."""
         gone = []
@@ -148,12 +159,10 @@ class Outbox:
             if os.path.lexists(folder / RESULT):
                 continue
             gone.append(place)
-            with contextlib.suppress(OSError):  # not empty, or gone: both are as they should be
-                for empty in (folder, folder.parent, folder.parent.parent):
-                    empty.rmdir()
+            _prune((folder, folder.parent, folder.parent.parent))
         return gone
 
-    def _make(self, folder: Path) -> None:
+    def make_shared(self, folder: Path) -> None:
         """The folder is there; clients may take results out of it if they may out of the outbox."""
         try:
             folder.mkdir()
@@ -167,6 +176,12 @@ class Outbox:
 
     def _staged(self, place: ResultPlace) -> Path:
         return self._staging / f"{place.fold}@{place.attempt:d}"
+
+
+def _prune(folders: Iterable[Path]) -> None:
+    with contextlib.suppress(OSError):  # not empty, or gone: both are as they should be
+        for empty in folders:
+            empty.rmdir()
 
 
 def _whole_result(folder: Path) -> dict[str, object]:

@@ -29,7 +29,7 @@ NAME.zip or NAME.tar.gz. It disappears from here once it is taken. receipts/ the
 became of it; a bundle that is not complete yet stays here and its receipt says what is missing.
 """,
     "incoming/datasets": """\
-One folder a dataset: manifest.yaml and the CSV file it names, for example
+One folder a dataset: manifest.yaml and the files it names, for example
 
   iris/manifest.yaml:
       name: iris
@@ -39,7 +39,8 @@ One folder a dataset: manifest.yaml and the CSV file it names, for example
       split: {held_out_test: 0.7, random_state: 42}
   iris/iris.csv
 
-The CSV file is UTF-8, has a header row, and one sample a row.
+The CSV file is UTF-8, has a header row, and one sample a row. Data of any other form comes with a
+Python file that reads and splits it: extra_files: [specific.py, ...] and split: custom.
 """,
     "incoming/folds": """\
 One folder a submission with its folds: manifest.yaml and the files it names, for example
@@ -62,6 +63,13 @@ One YAML file a request, for example
       dataset: iris
       held_out_test: 0.7
       random_state: 42
+
+  stop_team_a.yaml:
+      action: cancel
+      submission: team_a
+
+Actions are split, custom_split, predictions, cancel, priority and rerun. Instead of submission
+(all of its folds) the last three take folds, as predictions does: folds: [team_a-0, team_a-1].
 """,
     "receipts": """\
 What became of each bundle, as KIND/NAME.yaml: accepted (with the ids it got), rejected (with every

@@ -13,8 +13,9 @@ from itertools import islice
 
 from datarun_daemon import disk
 from datarun_daemon.core.events import BundleRejected
-from datarun_daemon.core.ledger import Fold, Ledger
+from datarun_daemon.core.ledger import Ledger
 from datarun_daemon.core.model import FoldState
+from datarun_daemon.core.records import Fold
 from datarun_daemon.core.scheduler import Policy, order
 from datarun_daemon.spool.layout import Spool
 
@@ -54,6 +55,7 @@ class Scene:
 
 def write_overview(spool: Spool, content: Mapping[str, object]) -> None:
     data = json.dumps(content, indent=1).encode("ascii") + b"\n"
+    spool.status.mkdir(mode=0o755, exist_ok=True)
     disk.write_atomically(spool.overview_file, data, durable=False)
 
 

@@ -17,15 +17,18 @@ from tests.daemon_process import RunningDaemon, wait_for
 
 def test_after_kill_9_running_folds_are_adopted_and_each_fold_has_one_result(daemon: RunningDaemon, tmp_path: Path):
     daemon.drop(iris_bundle(tmp_path / "iris"), "datasets")
-    folds = list(range(22))
-    daemon.drop(fold_bundle(tmp_path / "team_a", folds, submission=24, code=slow(1.0)), "folds")
+    running, waiting = [0, 1], list(range(2, 22))
+    folds = [*running, *waiting]
+    daemon.drop(fold_bundle(tmp_path / "team_a", running, submission=24, code=slow(8.0)), "folds")
     daemon.wait_until_running(2)
+    daemon.drop(fold_bundle(tmp_path / "team_b", waiting, submission=25), "folds")
+    daemon.wait_for_receipt("folds", "team_b")
 
     daemon.stop(number=signal.SIGKILL)
     daemon.start()
 
     for fold in folds:
-        assert daemon.wait_for_result("iris", "24", fold)["attempt"] == 1
+        assert daemon.wait_for_result("iris", "24" if fold in running else "25", fold)["attempt"] == 1
     assert len(daemon.events("fold_adopted")) == 2
     for event in ("FoldStarted", "FoldTested", "FoldPublished"):
         assert Counter(line["fold"] for line in daemon.catalog(event)) == Counter(map(str, folds))

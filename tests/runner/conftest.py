@@ -87,6 +87,29 @@ class House:
         assert isinstance(report, Prepared)
         return Data(f"{name}-{self._count}", csv, folder, target, elements, report.n_train, report.n_test)
 
+    def prepare_own(
+        self, files: Mapping[str, str], elements: tuple[str, ...], *, specific: str = "specific.py", **limits: Any
+    ) -> Data | PrepareFailed:
+        """A dataset with code of its own; Data.csv is the folder that its files were dropped in."""
+        self._count += 1
+        name = f"own-{self._count}"
+        dropped = self.folder / name
+        dropped.mkdir()
+        for file, text in files.items():
+            (dropped / file).write_text(textwrap.dedent(text))
+        folder = self.folder / f"prepared-{name}"
+        task = PrepareTask(
+            name, None, "kind", elements, None, None, folder,
+            specific=specific, files=tuple(files), dataset_folder=dropped, **limits,
+        )  # fmt: skip
+        self.pool.prepare(task)
+        report = self.wait_for(lambda report: isinstance(report, Prepared | PrepareFailed))
+        if isinstance(report, PrepareFailed):
+            return report
+        assert isinstance(report, Prepared)
+        assert sorted(report.files) == sorted(path for path in folder.rglob("*") if path.is_file())
+        return Data(name, dropped, folder, "kind", elements, report.n_train, report.n_test)
+
     def submission(self, **files: str) -> Path:
         self._count += 1
         folder = self.folder / f"submission-{self._count}"

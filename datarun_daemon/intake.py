@@ -9,7 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from datarun_daemon import disk
 from datarun_daemon.core.errors import Problem
 from datarun_daemon.core.model import BundleId, BundleKind
 from datarun_daemon.spool import receipts
@@ -137,6 +139,10 @@ class Intake(Worker[Task]):
         self._seen_wakes = 0
         #: tasks that the disk refused, with the time.monotonic() at which they are done again
         self._postponed: list[tuple[float, Task]] = []
+        #: written, and not durable yet
+        self._receipts: list[Path] = []
+        #: registered bundles that are cleared away once their receipts are durable
+        self._accepted: list[BundleId] = []
         self._notices = Notices()
         self._wakes = 0
 
@@ -171,6 +177,7 @@ class Intake(Worker[Task]):
         cleared: list[int] = []
         for task in (*again, *tasks):
             cleared += self._obey_or_postpone(task)
+        cleared += self._clear()
         repaired: list[Repaired] = []
         if now >= self._next_tend:
             self._next_tend = now + _TEND_SECONDS
@@ -191,6 +198,16 @@ class Intake(Worker[Task]):
             self._waiting = waiting
             self.post(Found(tuple(findings), tuple(cleared), waiting, notices, tuple(repaired)))
 
+    def _clear(self) -> list[int]:
+        """The receipts written before are durable, and then their bundles are cleared; returns the tickets of those."""
+        if self._receipts:
+            folders = {receipt.parent for receipt in self._receipts}
+            disk.make_durable([*self._receipts, *folders], below=self._spool.root)
+            self._receipts.clear()
+        cleared = [bundle.ticket for bundle in self._accepted if self._inbox.finish(bundle)]
+        self._accepted.clear()
+        return cleared
+
     def _obey_or_postpone(self, task: Task) -> list[int]:
         try:
             return self._obey(task)
@@ -204,16 +221,20 @@ class Intake(Worker[Task]):
         spool = self._spool
         match task:
             case Accept(bundle, owner, at, registered, ignored):
-                receipts.write_accepted(
+                receipt = receipts.write_accepted(
                     spool, bundle, at=at, owner_uid=owner, registered=registered, ignored=ignored
                 )
-                return [bundle.ticket] if self._inbox.finish(bundle) else []
+                self._receipts.append(receipt)
+                self._accepted.append(bundle)
             case Reject(bundle, owner, at, problems):
                 folder = self._inbox.refuse(bundle, problems)
                 self._obey_or_postpone(ReportRejected(bundle, owner, at, problems, folder))
                 return [bundle.ticket]
             case ReportRejected(bundle, owner, at, problems, folder):
-                receipts.write_rejected(spool, bundle, at=at, owner_uid=owner, problems=problems, folder=folder)
+                receipt = receipts.write_rejected(
+                    spool, bundle, at=at, owner_uid=owner, problems=problems, folder=folder
+                )
+                self._receipts.append(receipt)
             case ReportIncomplete(kind, name, owner, at, missing):
                 receipts.write_incomplete(spool, kind, name, at=at, owner_uid=owner, missing=missing)
             case Withdraw(kind, name):

@@ -183,6 +183,10 @@ class Looking:
             seconds = [_seconds(result.get(f"{phase}_seconds")) for phase in ("train", "validation", "test")]
             self.books.note(e.FoldTested(fold_id, attempt, *seconds))
             log.info("fold_tested", fold=fold_id, attempt=attempt, train_seconds=seconds[0])
+        elif state == FoldState.VALIDATED_ONLY.value:
+            took = [_seconds(result.get(f"{phase}_seconds")) for phase in ("train", "validation")]
+            self.books.note(e.FoldEndedUntested(fold_id, attempt, *took))
+            log.info("fold_ended_untested", fold=fold_id, attempt=attempt, train_seconds=took[0])
         else:
             where = Stage(stage) if isinstance(stage, str) and stage in set(Stage) else Stage.TRAIN
             self.books.note(e.FoldFailed(fold_id, attempt, where, message))

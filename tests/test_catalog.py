@@ -38,6 +38,7 @@ FACTS: list[e.Event] = [
     e.FoldTrained("11", 1, 0.5),
     e.FoldValidated("11", 1, 0.25),
     e.FoldTested("11", 1, 0.5, 0.25, 0.125),
+    e.FoldEndedUntested("11", 1, 0.5, 0.25),
     e.FoldFailed("11", 1, Stage.TRAIN, "boom"),
     e.FoldLost("11", 1, "power"),
     e.FoldCancelled("11", 1),
@@ -80,7 +81,7 @@ def test_a_line_is_plain_json_with_its_number(tmp_path: Path):
     lines = [json.loads(line) for line in (tmp_path / "c").read_text().splitlines()]
 
     assert [line["seq"] for line in lines] == list(range(1, len(FACTS) + 1))
-    assert lines[10] == {"v": 1, "seq": 11, "at": 12.5, "event": "FoldStarted", "data": {"fold": "11", "attempt": 1}}
+    assert lines[11] == {"v": 1, "seq": 12, "at": 12.5, "event": "FoldStarted", "data": {"fold": "11", "attempt": 1}}
 
 
 def test_numbers_go_on_after_a_restart(tmp_path: Path):

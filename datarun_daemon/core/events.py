@@ -39,6 +39,8 @@ class DatasetAccepted:
     extra_files: tuple[str, ...] = ()
     #: which of the files has prepare_data and the like; "" in the standard format
     specific: str = ""
+    #: standard, custom or ramp
+    format: str = "standard"
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +218,16 @@ class FoldTested:
 
 
 @dataclass(frozen=True, slots=True)
+class FoldEndedUntested:
+    """All is done that can be without a held-out test set."""
+
+    fold: str
+    attempt: int
+    train_seconds: float
+    validation_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class FoldFailed:
     fold: str
     #: 0 if no process was ever started for it
@@ -279,6 +291,7 @@ Event = (
     | FoldTrained
     | FoldValidated
     | FoldTested
+    | FoldEndedUntested
     | FoldFailed
     | FoldCancelled
     | FoldLost

@@ -100,6 +100,8 @@ def _of_an_attempt(fact: e.Event) -> Iterator[_Told]:
             yield "validated", attempt, f"{seconds:g} s"
         case e.FoldTested(_, attempt):
             yield "tested", attempt, f"{fact.test_seconds:g} s"
+        case e.FoldEndedUntested(_, attempt):
+            yield "ended without a test set", attempt, ""
         case e.FoldFailed(_, attempt, stage, message):
             yield "failed", attempt, f"{stage}: {message}"
         case e.FoldCancelled(_, attempt):

@@ -76,10 +76,11 @@ class Ledger:
         state = SplitState.WAITING if fact.split else SplitState.UNSPLIT
         dataset = Dataset(
             fact.name, fact.number, fact.owner, fact.digest, fact.folder, fact.target_column,
-            fact.workflow_elements, fact.data_file, fact.extra_files, fact.specific, at, fact.split, state, fact.bundle,
+            fact.workflow_elements, fact.data_file, fact.extra_files, fact.specific, fact.format, at, fact.split, state,
+            fact.bundle,
         )  # fmt: skip
         self.datasets[fact.name] = dataset
-        self.touched_datasets.add(fact.name)
+        self._touch_dataset(fact.name)
         if fact.split:
             self.to_split[fact.name] = dataset
 
@@ -90,7 +91,7 @@ class Ledger:
         dataset.split, dataset.split_state, dataset.reason = fact.split, SplitState.WAITING, None
         dataset.asked_by = fact.bundle
         self.to_split[dataset.name] = dataset
-        self.touched_datasets.add(dataset.name)
+        self._touch_dataset(dataset.name)
         if again:
             self._run_on_the_new_split(dataset.name)
 
@@ -192,6 +193,10 @@ class Ledger:
     def _fold_tested(self, fact: e.FoldTested, at: float) -> None:
         if fold := self._ending(fact.fold, fact.attempt):
             self._end(fold, FoldState.TESTED, at)
+
+    def _fold_ended_untested(self, fact: e.FoldEndedUntested, at: float) -> None:
+        if fold := self._ending(fact.fold, fact.attempt):
+            self._end(fold, FoldState.VALIDATED_ONLY, at)
 
     def _fold_failed(self, fact: e.FoldFailed, at: float) -> None:
         if fold := self._ending(fact.fold, fact.attempt):
@@ -300,6 +305,7 @@ class Ledger:
 
     def _place(self, fold: Fold) -> None:
         """A TODO fold goes where it waits: for its submission, its dataset, or a slot."""
+        self._touch(fold)
         submission = self.submissions.get(fold.submission)
         if submission is None:
             self.without_submission.setdefault(fold.submission, {})[fold.id] = fold
@@ -389,6 +395,11 @@ class Ledger:
         self.touched.add(fold.id)
         self.touched_datasets.add(fold.dataset)
 
+    def _touch_dataset(self, name: str) -> None:
+        """The dataset changed, and so did what the folds that wait for it wait for."""
+        self.touched_datasets.add(name)
+        self.touched.update(self.without_dataset.get(name, ()))
+
 
 def _stage_of(state: FoldState) -> Stage:
     """The stage that a fold is in, having reached ``state``."""
@@ -415,6 +426,7 @@ _APPLY: dict[type, Callable[[Ledger, Any, float], None]] = {
     e.FoldTrained: Ledger._fold_trained,
     e.FoldValidated: Ledger._fold_validated,
     e.FoldTested: Ledger._fold_tested,
+    e.FoldEndedUntested: Ledger._fold_ended_untested,
     e.FoldFailed: Ledger._fold_failed,
     e.FoldCancelled: Ledger._fold_cancelled,
     e.FoldLost: Ledger._fold_lost,

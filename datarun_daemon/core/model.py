@@ -7,12 +7,14 @@ from enum import StrEnum
 
 
 class FoldState(StrEnum):
-    """Where a fold is on the straight line. The old API sees RUNNING as TODO, CANCELLED as ERROR."""
+    """Where a fold is on the straight line. The old API sees RUNNING as TODO, CANCELLED as ERROR, VALIDATED_ONLY as VALIDATED."""
 
     TODO = "TODO"
     RUNNING = "RUNNING"
     TRAINED = "TRAINED"
     VALIDATED = "VALIDATED"
+    #: an end: the dataset has no held-out test set
+    VALIDATED_ONLY = "VALIDATED_ONLY"
     TESTED = "TESTED"
     ERROR = "ERROR"
     CANCELLED = "CANCELLED"
@@ -27,7 +29,7 @@ class FoldState(StrEnum):
         return self in _IN_MOTION
 
 
-_ENDED = frozenset({FoldState.TESTED, FoldState.ERROR, FoldState.CANCELLED})
+_ENDED = frozenset({FoldState.TESTED, FoldState.VALIDATED_ONLY, FoldState.ERROR, FoldState.CANCELLED})
 _IN_MOTION = frozenset({FoldState.RUNNING, FoldState.TRAINED, FoldState.VALIDATED})
 
 

@@ -23,6 +23,8 @@ class Dataset:
     extra_files: tuple[str, ...]
     #: which of the files has prepare_data and the like; "" in the standard format
     specific: str
+    #: standard, custom or ramp
+    format: str
     accepted_at: float
     split: Split | None
     split_state: SplitState

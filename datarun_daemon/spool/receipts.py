@@ -1,11 +1,13 @@
 """``receipts/KIND/NAME.yaml``: what became of a bundle, for its sender to read.
 
-A receipt holds the last word on a name: a later drop under the same name replaces it.
+A receipt holds the last word on a name: a later drop under the same name replaces it. It is whole, and becomes
+durable with others of its kind: whoever clears a bundle away makes the receipt durable first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import yaml
 
@@ -27,20 +29,17 @@ def write_accepted(
     owner_uid: int,
     registered: Mapping[str, object],
     ignored: Sequence[str] = (),
-) -> None:
-    """The bundle is registered; ``registered`` are its ids and what they wait for.
-
-    Not durable: after a power cut the bundle's ids are still in the catalog.
-    """
+) -> Path:
+    """The bundle is registered; ``registered`` are its ids and what they wait for."""
     content = {**_head(bundle.kind, bundle.name, "accepted", at, owner_uid), "ticket": bundle.ticket, **registered}
     if ignored:
         content["ignored_files"] = list(ignored)
-    _write(spool, bundle.kind, bundle.name, content)
+    return _write(spool, bundle.kind, bundle.name, content)
 
 
 def write_rejected(
     spool: Spool, bundle: BundleId, *, at: str, owner_uid: int, problems: Sequence[Problem], folder: str | None
-) -> None:
+) -> Path:
     """The bundle cannot be accepted; it lies in ``folder``, unless it changed or went meanwhile."""
     content = {**_head(bundle.kind, bundle.name, "rejected", at, owner_uid), "ticket": bundle.ticket}
     if folder:
@@ -54,7 +53,7 @@ def write_rejected(
         }
         for problem in problems
     ]
-    _write(spool, bundle.kind, bundle.name, content)
+    return _write(spool, bundle.kind, bundle.name, content)
 
 
 def write_incomplete(
@@ -75,6 +74,8 @@ def _head(kind: BundleKind, name: str, status: str, at: str, owner_uid: int) -> 
     return {"status": status, "bundle": f"incoming/{kind.value}/{name}", "at": at, "owner_uid": owner_uid}
 
 
-def _write(spool: Spool, kind: BundleKind, name: str, content: Mapping[str, object]) -> None:
+def _write(spool: Spool, kind: BundleKind, name: str, content: Mapping[str, object]) -> Path:
     text = yaml.dump(dict(content), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10_000)
-    disk.write_atomically(spool.receipt(kind, name), text.encode(), durable=False)
+    path = spool.receipt(kind, name)
+    disk.write_atomically(path, text.encode(), durable=False)
+    return path

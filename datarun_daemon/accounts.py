@@ -22,7 +22,7 @@ class Accounts:
         return cls(frozenset(uid for uid in map(_uid, names) if uid is not None))
 
     def owner(self, uid: int, user: str | None) -> Owner | Problem:
-        """The owner of a bundle dropped by ``uid`` whose manifest names ``user``; a Problem if that is somebody else."""
+        """Of a bundle dropped by ``uid`` whose manifest names ``user``; a Problem if it may not name that user."""
         if user is None:
             return uid
         if uid in self.shared:

@@ -36,12 +36,15 @@ class Books:
         #: changes with every fact, for views that are rewritten only when there is something new
         self.changes = 0
 
-    def replay(self) -> int:
-        """The ledger is what the catalog says; returns the number of lines."""
+    def replay(self, *, shown: int = 0) -> int:
+        """The ledger is what the catalog says; returns the number of lines. Lines up to ``shown`` touch nothing."""
         number = 0
         for entry in self._catalog.replay():
             self.ledger.apply(entry.fact, sequence=entry.sequence, at=entry.at)
             number = entry.sequence
+            if number == shown:
+                self.ledger.touched.clear()
+                self.ledger.touched_datasets.clear()
         return number
 
     def note(self, fact: e.Event) -> None:

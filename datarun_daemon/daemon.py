@@ -38,7 +38,9 @@ from datarun_daemon.spool.inbox import Inbox
 from datarun_daemon.spool.layout import Spool
 from datarun_daemon.spool.outbox import Outbox
 from datarun_daemon.start import clean_runs, settle_attempts, settle_outbox
+from datarun_daemon.status_views import StatusViews
 from datarun_daemon.systemd_notify import Notifier, keep_capabilities_to_ourselves
+from datarun_daemon.view_writer import Lost, NotWritten, Report, Shown, Written
 from datarun_daemon.wakeups import Wakeups
 from datarun_daemon.watch import Watch
 from datarun_daemon.worker import WorkerFailed
@@ -90,12 +92,14 @@ class Daemon:
         self._stop_signal = 0
         self._started_at = time.time()
         self._next_taken_look = 0.0
+        self._status = StatusViews(spool, self._books.ledger, waits_for, self._wakeups.post)
         self._next_view = 0.0
-        self._viewed_changes = -1
+        #: what the overview shows: number of changes, and the line up to which the other files of status/ are current
+        self._viewed = (-1, -1)
 
     def start(self) -> None:
         """The past is taken in: catalog, outbox, attempts that outlived us; then the intake starts."""
-        lines = self._books.replay()
+        lines = self._books.replay(shown=self._status.recall())
         settle_outbox(self._books, self._outbox, self._deliveries)
         self._intake = self._make_intake()
         accounts = Accounts.named(self._config.shared_accounts)
@@ -110,6 +114,7 @@ class Daemon:
         self._books.commit()
         self._take_signals()
         self._librarian.start()
+        self._status.start()
         self._intake.start()
         self._notifier.ready(f"{len(self._books.ledger.folds)} folds known")
         file_system = disk.file_system(self._spool.root)
@@ -144,6 +149,7 @@ class Daemon:
         decisions = plan(self._books.ledger, time.time(), policy=self._policy, capacity=self._capacity())
         self._acting.carry_out(decisions)
         self._look_for_taken()
+        self._status.look(now=time.time(), policy=self._policy, every_seconds=self._config.status_seconds)
         self._view()
         self._notifier.alive()
 
@@ -157,6 +163,8 @@ class Daemon:
                 if isinstance(error, DatarunError):
                     raise error
                 raise RuntimeError(f"the {name} thread failed: {error!r}") from error
+            case Shown() | Written() | Lost() | NotWritten():
+                self._status.take(value)
             case _:
                 self._looking.take(value)
 
@@ -175,8 +183,10 @@ class Daemon:
         limits = [_TURN_SECONDS]
         if self._notifier.watchdog_seconds:
             limits.append(self._notifier.watchdog_seconds)
-        if self._books.changes != self._viewed_changes:
+        if self._viewed != (self._books.changes, self._status.sequence):
             limits.append(max(0.0, self._next_view - time.monotonic()))
+        if (seconds := self._status.wait_seconds()) is not None:
+            limits.append(seconds)
         return min(limits)
 
     def _look_for_taken(self) -> None:
@@ -190,11 +200,11 @@ class Daemon:
 
     def _view(self) -> None:
         now = time.monotonic()
-        news = self._books.changes != self._viewed_changes or bool(self._pool.running)
-        if now < self._next_view or not news:
+        seen = (self._books.changes, self._status.sequence)
+        if now < self._next_view or not (seen != self._viewed or self._pool.running):
             return
         self._next_view = now + self._config.status_seconds
-        self._viewed_changes = self._books.changes
+        self._viewed = seen
         try:
             views.write_overview(self._spool, views.overview(self._books.ledger, self._scene(), waits_for))
         except OSError as error:
@@ -227,6 +237,7 @@ class Daemon:
             ),
             last_ended=tuple(self._looking.last_ended),
             last_rejected=tuple(self._looking.last_rejected),
+            sequence=self._status.sequence,
         )
 
     def _make_intake(self) -> Intake:
@@ -290,10 +301,16 @@ class Daemon:
         for value in self._wakeups.take():
             if isinstance(value, WorkerFailed):
                 log.error("worker_failed", worker=value.name, reason=repr(value.error))
+            elif isinstance(value, Report):
+                self._status.take(value)
             elif not isinstance(value, signal.Signals):
                 self._looking.take(value)
         self._acting.publish(self._books.commit())
-        self._viewed_changes, self._next_view = -1, 0.0
+        self._status.stop(now=time.time(), policy=self._policy)
+        for value in self._wakeups.take():
+            if isinstance(value, Report):
+                self._status.take(value)
+        self._viewed, self._next_view = (-1, -1), 0.0
         self._view()
 
     def _end_running(self) -> None:

@@ -20,10 +20,10 @@ log = structlog.get_logger()
 
 #: folds copied in one turn, which takes a millisecond or two
 _FOLDS_A_TURN = 500
-#: so many of the queue are numbered, unless it takes longer than this
+#: so many of the queue are numbered; fewer, but some at least, if it takes longer than this
 _POSITIONS = 1000
 _POSITIONS_SECONDS = 0.005
-_POSITIONS_AT_LEAST = 100
+_POSITIONS_AT_LEAST = 50
 #: a stop leaves more than this to the next start
 _FOLDS_AT_STOP = 2000
 
@@ -65,7 +65,9 @@ class StatusViews:
         """After the replay, in which what was touched up to the line that :meth:`recall` named was cleared."""
         # a catalog that ends before that line was put back from a backup
         self._anew = not 0 < self._written <= self._ledger.sequence
-        if not self._anew:
+        if self._anew:
+            self._written = 0
+        else:
             self._number(islice(self._ledger.folds, self._known_folds))
         self._ledger.touched_datasets.update(self._ledger.datasets)
         self._writer.start()
@@ -103,7 +105,7 @@ class StatusViews:
                 log.warning("status_not_written", reason=reason)
             case Lost(reason):
                 log.warning("status_written_anew", reason=reason)
-                self._anew, self._round = True, None
+                self._anew, self._round, self._written = True, None, 0
                 self._pending.clear()
 
     def stop(self, *, now: float, policy: Policy) -> None:

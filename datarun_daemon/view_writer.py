@@ -198,7 +198,6 @@ class ViewWriter(Worker[Task]):
         self._list = FoldList(self._spool.folds_file)
         self._rows.clear()
         self._complete, self._fresh, self._datasets_written = None, None, b""
-        self._datasets.clear()
 
     def _see_to_folders(self) -> None:
         """The folders are there; ListLost if somebody removed them, or a file of ours."""

@@ -273,7 +273,7 @@ def test_many_folds_go_in_several_bundles_and_the_first_brings_the_files(
     there: layout.Spool, classifier: Path
 ) -> None:
     rows = np.random.default_rng(0).permutation(3000)
-    folds = [FoldRows(f"{number}-{'x' * 90}", rows[:2500], rows[2500:2520]) for number in range(900)]
+    folds = [FoldRows(f"{number}-{'x' * 90}", rows[:700], rows[2500:2520]) for number in range(1500)]
 
     with ScriptedDaemon(there) as daemon:
         receipt = Spool(there.root).submit_folds(

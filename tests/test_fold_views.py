@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import shutil
+import signal
 import time
 import zlib
 from array import array
@@ -27,6 +28,8 @@ from datarun_daemon.spool.layout import Spool
 from datarun_daemon.status_views import StatusViews
 from datarun_daemon.view_writer import Lost, NotWritten, Report
 from datarun_daemon.wakeups import Wakeups
+from tests.bundles import fold_bundle, iris_bundle
+from tests.daemon_process import RunningDaemon, wait_for
 
 POLICY = Policy(2, dict.fromkeys(Priority, 2), dict.fromkeys(Priority, 1 << 30), 4 << 30)
 TRAIN, TEST = [5, 0, 3], [4, 1]
@@ -254,7 +257,8 @@ def test_everything_about_a_fold(loop: Loop):
     assert (TRAIN, TEST) == (rows(found.pop("train_is")), rows(found.pop("test_is")))
     assert found == {
         "id": 11, "submission": 24, "dataset": "iris", "state": "TESTED", "new": True, "priority": "L",
-        "waits_for": None, "owner_uid": 1000, "owner": "1000/ann", "accepted_at": "1970-01-01T00:00:03.000000Z",
+        "waits_for": None, "owner_uid": 1000, "owner": "1000/ann", "sequence": 3,
+        "accepted_at": "1970-01-01T00:00:03.000000Z",
         "attempt": 1, "lost": 0, "started_at": "1970-01-01T00:00:04.000000Z",
         "ended_at": "1970-01-01T00:00:05.000000Z", "stage": None, "message": None, "submission_sha256": "code",
         "published": True, "result": "outbox/iris/24/11", "archive": "store/results/iris/24/11/1",
@@ -315,12 +319,21 @@ def test_only_files_of_folds_that_changed_are_written(loop: Loop):
     assert {"11"} == {fold for fold, inode in files.items() if loop.spool.fold_file(fold).stat().st_ino != inode}
 
 
+def test_the_datasets_are_not_written_if_only_folds_changed(loop: Loop):
+    loop.show(dataset(), split(), folds("11"))
+    inode = loop.spool.datasets_file.stat().st_ino
+    loop.show(e.PriorityRequested(BundleId(BundleKind.REQUESTS, "r", 4, ""), 1000, ("11",), Priority.HIGH))
+
+    assert ("H", inode) == (loop.line(11)["priority"], loop.spool.datasets_file.stat().st_ino)
+
+
 def test_nothing_is_written_while_nothing_changes(loop: Loop):
     loop.show(dataset(), split(), folds("11"))
     before = loop.spool.views_stamp.stat().st_mtime_ns, loop.spool.folds_file.stat().st_mtime_ns
     loop.show(e.DaemonStarted("1", "host"))
     for _ in range(50):
         loop.turn()
+        time.sleep(0.005)
 
     assert before == (loop.spool.views_stamp.stat().st_mtime_ns, loop.spool.folds_file.stat().st_mtime_ns)
 
@@ -334,6 +347,7 @@ def test_lines_of_many_pages_are_right_wherever_folds_change(loop: Loop, monkeyp
     loop.show(folds(*ids[10:]), *run_of("f0"))
     for fold in ("f9", "f3", "f4", "f29"):
         loop.show(*run_of(fold))
+        assert ids == [line["id"] for line in loop.lines()]
     loop.show(folds("g0", "g1", "g2"), *run_of("f28"))
 
     assert [*ids, "g0", "g1", "g2"] == [line["id"] for line in loop.lines()]
@@ -347,16 +361,31 @@ def test_a_restart_goes_on_from_the_files(loop: Loop):
     loop.show(dataset(), split(), folds("11", "12"))
     loop.stop()
     inode = loop.spool.fold_file("12").stat().st_ino
-    loop.facts += [*run_of("11"), folds("13", submission="s")]
+    late = range(20, 29)
+    loop.facts += [*run_of("11"), folds(*map(str, late), submission="s")]
 
     loop.start().show()
 
     assert inode == loop.spool.fold_file("12").stat().st_ino
-    assert [(11, "TESTED", None), (12, "TODO", 1), (13, "TODO", 2)] == [
+    assert [(11, "TESTED", None), (12, "TODO", 1), *((fold, "TODO", fold - 18) for fold in late)] == [
         (line["id"], line["state"], line["position"]) for line in loop.lines()
     ]
-    assert ("TESTED", "TODO") == (loop.fold(11)["state"], loop.fold(13)["state"])
-    assert {"TODO": 2, "TESTED": 1} == loop.datasets()[0]["folds"]
+    assert ("TESTED", "TODO") == (loop.fold(11)["state"], loop.fold(20)["state"])
+    assert {"TODO": 10, "TESTED": 1} == loop.datasets()[0]["folds"]
+
+
+def test_positions_from_before_a_restart_are_taken_back(loop: Loop, monkeypatch: pytest.MonkeyPatch):
+    for module in ("datarun_daemon.spool.fold_list", "datarun_daemon.status_views"):
+        monkeypatch.setattr(f"{module}.PAGE_FOLDS", 1)
+    monkeypatch.setattr("datarun_daemon.status_views._POSITIONS", 1)
+    loop.show(dataset(), split(), folds("11"))
+    before = loop.line(11)["position"]
+    loop.stop()
+    loop.facts.append(folds("12", submission="s", priority=Priority.HIGH))
+
+    loop.start().show()
+
+    assert (1, None, 1) == (before, loop.line(11)["position"], loop.line(12)["position"])
 
 
 def test_a_stop_leaves_the_files_current(loop: Loop):
@@ -454,3 +483,29 @@ def test_an_expensive_list_is_written_less_often_than_the_files_of_folds(
     loop.turn_until(lambda: loop.fold(11)["state"] == "TESTED")
 
     assert ("RUNNING", before) == (loop.line(11)["state"], loop.views.sequence)
+
+
+def test_a_daemon_shows_its_folds_and_goes_on_after_a_restart(daemon: RunningDaemon, tmp_path: Path):
+    daemon.drop(iris_bundle(tmp_path / "iris"), "datasets")
+    daemon.drop(fold_bundle(tmp_path / "team_a", [1, 2], submission=24), "folds")
+    for fold in (1, 2):
+        daemon.wait_for_result("iris", "24", fold)
+    daemon.stop(number=signal.SIGKILL)
+    daemon.start()
+    daemon.drop(fold_bundle(tmp_path / "team_b", [3], submission=25), "folds")
+    daemon.wait_for_result("iris", "25", 3)
+    published = [line["seq"] for line in map(json.loads, daemon.spool.catalog_file.read_text().splitlines())][-1]
+    wait_for(lambda: daemon.overview()["sequence"] >= published, "the views to be current")
+
+    lines = [json.loads(line) for line in daemon.spool.folds_file.read_text().splitlines()]
+    (dataset,) = json.loads(daemon.spool.datasets_file.read_text())
+    assert [(1, "TESTED", True), (2, "TESTED", True), (3, "TESTED", True)] == [
+        (line["id"], line["state"], line["new"]) for line in lines
+    ]
+    assert ({"TESTED": 3}, 3) == (dataset["folds"], dataset["new"])
+    for fold in (1, 2, 3):
+        shown = json.loads(daemon.spool.fold_file(str(fold)).read_text())
+        result = json.loads((daemon.spool.root / shown["result"] / "result.json").read_text())
+        assert (daemon.spool.root / shown["archive"]).is_dir()
+        assert (result["train_is"], result["test_is"]) == (rows(shown["train_is"]), rows(shown["test_is"]))
+    assert daemon.events("status_written_anew") == []

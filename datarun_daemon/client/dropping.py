@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,8 @@ NAME_PREFIX = "client-"
 
 
 def unique_name() -> str:
-    """Of a bundle: nobody else drops one of this name."""
-    return f"{NAME_PREFIX}{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{secrets.token_hex(4)}"
+    """Of a bundle: nobody else drops one of this name, and those of one client are in order of time."""
+    return f"{NAME_PREFIX}{datetime.now(UTC):%Y%m%d-%H%M%S-%f}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from datarun_daemon.client.rest_fields import (
     FORCES,
     PRIORITIES,
     is_split_already,
+    is_there_already,
     missing,
     no_choice,
     no_object,
@@ -83,6 +84,8 @@ def post_data(
                 user=there.user(username),
             )
         except Rejected as rejected:
+            if is_there_already(rejected):
+                there.await_dataset(data_name)  # its number is asked for next
             return refusal(rejected)
     there.remember(receipt.id, receipt.dataset)
     named = workflow_elements.split(",") if isinstance(workflow_elements, str) else workflow_elements

@@ -7,7 +7,6 @@ daemon says is told beside them.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from http import HTTPStatus
 
 from datarun_daemon.client.errors import Rejected
@@ -43,7 +42,11 @@ _FOLD_EXISTS = "SubmissionFold with this databoard sf id already exists."
 
 def missing(**fields: object) -> dict[str, list[str]]:
     """An error for each field that is None or an empty text."""
-    return {name: [NULL if value is None else BLANK] for name, value in fields.items() if value is None or value == ""}
+    return {
+        name: [NULL if value is None else BLANK]
+        for name, value in fields.items()
+        if value is None or (isinstance(value, str) and not value)
+    }
 
 
 def no_choice(value: object) -> list[str]:
@@ -64,6 +67,11 @@ def refusal(rejected: Rejected) -> Response:
         field = _field(problem.field)
         errors.setdefault(field, []).extend(_messages(field, problem))
     return invalid(errors)
+
+
+def is_there_already(rejected: Rejected) -> bool:
+    """A dataset was refused since there is one of its name."""
+    return any(_DATASET_EXISTS in problem.expected for problem in rejected.problems)
 
 
 def is_split_already(rejected: Rejected) -> bool:

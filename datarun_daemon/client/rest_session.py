@@ -10,7 +10,7 @@ import os
 import pwd
 import subprocess
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -46,14 +46,21 @@ class Session:
 
     def dataset_name(self, raw_data_id: object) -> str | None:
         """None: no dataset has this number."""
-        deadline = time.monotonic() + _VIEWS_LATE_SECONDS
-        while str(raw_data_id) not in self._names:
-            self._names |= {str(each["id"]): each["name"] for each in self.spool.datasets()}
-            if time.monotonic() >= deadline:
-                break
-            if str(raw_data_id) not in self._names:
-                time.sleep(_LOOK_AGAIN_SECONDS)
+        self._look_for(lambda: str(raw_data_id) in self._names)
         return self._names.get(str(raw_data_id))
+
+    def await_dataset(self, name: str) -> None:
+        """The views show the dataset of this name, which is known to be there."""
+        self._look_for(lambda: name in self._names.values())
+
+    def _look_for(self, known: Callable[[], bool]) -> None:
+        """The names of datasets are known as far as the views show them, and if need be will soon."""
+        deadline = time.monotonic() + _VIEWS_LATE_SECONDS
+        while not known():
+            self._names |= {str(each["id"]): each["name"] for each in self.spool.datasets()}
+            if known() or time.monotonic() >= deadline:
+                return
+            time.sleep(_LOOK_AGAIN_SECONDS)
 
     def delivered(self, folds: Iterable[FoldId], username: str | None) -> list[Predictions]:
         """Of those that are there, and the user's."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -314,6 +315,10 @@ class Spool:
         if found is None:
             raise UnknownFolds(f"{self._transport.place} does not show a fold {text}", [fold])
         return found
+
+    def fetched(self, folder: str | Path) -> AbstractContextManager[Path]:
+        """A folder of the spool, such as a result in its outbox, to be read on this machine; it stays there, too."""
+        return self._transport.fetch(Path(folder))
 
     def cancel(
         self,

@@ -96,6 +96,8 @@ class SshTransport:
     def __init__(self, place: SshPlace, options: Sequence[str] = ()) -> None:
         self.place = place.url
         self._there = place
+        #: absolute, once we were there
+        self._root = place.path if place.path.startswith("/") else f"./{place.path}"
         short = Path(tempfile.gettempdir())
         if len(str(short)) > _SOCKET_FOLDER_CHARACTERS:
             short = Path("/tmp")
@@ -169,8 +171,8 @@ class SshTransport:
     def _check_spool(self) -> None:
         folders = " ".join(map(str, (*PATHS.incoming_folders(), PATHS.receipts, PATHS.outbox, PATHS.status)))
         try:
-            marker = self._sh(
-                f"cat {MARKER} || exit {_NO_SPOOL}; for f in {folders}; "
+            told = self._sh(
+                f"pwd; cat {MARKER} || exit {_NO_SPOOL}; for f in {folders}; "
                 f'do if [ ! -d "$f" ]; then echo "its folder $f is missing" >&2; exit {_NO_SPOOL}; fi; done'
             )
         except _Ended as ended:
@@ -179,6 +181,8 @@ class SshTransport:
             raise SpoolError(
                 f"{self.place} is not a spool: {ended.words}; `datarun init {self._there.path}` there makes one"
             ) from None
+        root, _, marker = told.partition(b"\n")
+        self._root = os.fsdecode(root)
         found = marker.decode("utf-8", "replace").strip()
         if found != f"datarun spool, format {FORMAT}":
             raise SpoolError(
@@ -187,7 +191,7 @@ class SshTransport:
 
     def _sh(self, script: str, *, seconds: float = _COMMAND_SECONDS) -> bytes:
         """What the script wrote, run in the spool's folder. Raises _Ended, Unreachable."""
-        enter = f"cd {shlex.quote(self._cd_path)} || exit {_NO_FOLDER}; "
+        enter = f"cd {shlex.quote(self._root)} || exit {_NO_FOLDER}; "
         # as its input: whatever the login shell there is, nothing needs quoting for it
         code, out, words = self._run(
             [*self._ssh, "--", self._there.host, "exec sh"], (enter + script + "\n").encode(), seconds
@@ -197,10 +201,6 @@ class SshTransport:
         if code:
             raise _Ended(f"{self.place}: {words or f'a command there ended with status {code}'}", code, words)
         return out
-
-    @property
-    def _cd_path(self) -> str:
-        return self._there.path if self._there.path.startswith("/") else f"./{self._there.path}"
 
     def _rsync(self, *arguments: str) -> None:
         # --secluded-args: no shell there looks at the paths
@@ -218,7 +218,7 @@ class SshTransport:
 
     def _remote(self, path: str) -> str:
         host = f"[{self._there.host}]" if ":" in self._there.host else self._there.host
-        return f"{host}:{self._cd_path}/{path}"
+        return f"{host}:{self._root}/{path}"
 
     def _run(self, command: Sequence[str], data: bytes, seconds: float | None) -> tuple[int, bytes, str]:
         # a file, not a pipe: the connection that stays in the background may keep it open

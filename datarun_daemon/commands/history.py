@@ -28,7 +28,8 @@ def tell(fold: str, spool: Path | None, config: Path | None, *, json: bool) -> i
     """1 if the catalog knows no fold of that id."""
     opened = Spool.open(chosen_config(config, spool).spool)
     moments = list(history(_facts(opened), fold))
-    archived = sorted(opened.results.glob(f"*/*/{glob.escape(fold)}/*/result.json"), key=lambda path: int(path.parent.name))
+    archived = list(opened.results.glob(f"*/*/{glob.escape(fold)}/*/result.json"))
+    archived.sort(key=lambda path: int(path.parent.name))
     results = [opened.relative(path.parent) for path in archived]
     if json:
         rows = [{**asdict(moment), "at": iso(moment.at)} for moment in moments]

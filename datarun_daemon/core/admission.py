@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from datarun_daemon.core.errors import Problem
 from datarun_daemon.core.events import FoldRow
 from datarun_daemon.core.ledger import Ledger
-from datarun_daemon.core.records import Dataset
 from datarun_daemon.core.model import Owner, Split, SplitState, may_manage
+from datarun_daemon.core.records import Dataset
 
 #: results of datasets lie in the outbox beside this folder
 _RESERVED = "requests"
@@ -46,7 +46,8 @@ def admit_split(ledger: Ledger, *, dataset: str, split: Split, force: bool, owne
     if known.split_state in (SplitState.UNSPLIT, SplitState.FAILED):
         return []
     if known.split_state is SplitState.WAITING:
-        return [Problem("action", str(split), f"to wait until {dataset} is split as it was asked before: {known.split}")]
+        expected = f"to wait until {dataset} is split as it was asked before: {known.split}"
+        return [Problem("action", str(split), expected)]
     if force:
         return []
     if known.split == split:

@@ -277,12 +277,11 @@ class Ledger:
         self._place(fold)
 
     def _again(self, old: Fold, *, sequence: int, at: float) -> None:
-        self._add(
-            Fold(
-                old.id, old.submission, old.dataset, old.owner, old.priority, FoldState.TODO, sequence, at,
-                old.indices, old.offset, old.n_train, old.n_test, old.max_index,
-            )  # fmt: skip
-        )
+        fold = Fold(
+            old.id, old.submission, old.dataset, old.owner, old.priority, FoldState.TODO, sequence, at,
+            old.indices, old.offset, old.n_train, old.n_test, old.max_index,
+        )  # fmt: skip
+        self._add(fold)
 
     def _run_on_the_new_split(self, dataset: str) -> None:
         """What did not end yet waits for it, in its old place; what runs is run anew."""

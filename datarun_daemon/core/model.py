@@ -7,7 +7,10 @@ from enum import StrEnum
 
 
 class FoldState(StrEnum):
-    """Where a fold is on the straight line. The old API sees RUNNING as TODO, CANCELLED as ERROR, VALIDATED_ONLY as VALIDATED."""
+    """Where a fold is on the straight line.
+
+    Clients of the REST API see RUNNING as TODO, CANCELLED as ERROR and VALIDATED_ONLY as VALIDATED.
+    """
 
     TODO = "TODO"
     RUNNING = "RUNNING"
@@ -67,7 +70,7 @@ _ROOT = 0
 
 
 def may_manage(owner: Owner, of: Owner) -> bool:
-    """Whether ``owner`` may force, cancel or re-prioritise what belongs to ``of``: its own, its users', and root all."""
+    """Whether ``owner`` may force, cancel or prioritise what is ``of``'s: its own, its users', and root all."""
     return owner in (of, _ROOT) or (isinstance(of, str) and of.partition("/")[0] == str(owner))
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from datarun_daemon.core.ledger import Ledger
-from datarun_daemon.core.records import Fold
 from datarun_daemon.core.model import Owner, Priority, Stage
+from datarun_daemon.core.records import Fold
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,9 +84,11 @@ def describe(folder: Path) -> tuple[int, dict[str, Any]]:
             raise ValueError(f"{FILE} is no .npy file of version 1.0")
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
         offset = file.tell()
-    rows, columns = shape[0], shape[1] if len(shape) == 2 else 0
+    rows, columns = (*shape, 0, 0)[:2]
     row_bytes = dtype.itemsize * max(1, columns)
-    if dtype.kind not in "biufU" or len(shape) > 2 or fortran or status.st_size != offset + rows * row_bytes:
+    if dtype.kind not in "biufU" or len(shape) not in (1, 2) or fortran or rows < 1:
+        raise ValueError(f"{FILE} holds no rows of labels")
+    if status.st_size != offset + rows * row_bytes:
         raise ValueError(f"{FILE} does not hold what its header says")
     return rows, {
         "kind": "text" if dtype.kind == "U" else "numeric",

@@ -22,7 +22,7 @@ from datarun_daemon.spool.indices import (
     indices_from_list,
     is_index_file,
 )
-from datarun_daemon.spool.names import file_name_fault, id_fault, printable
+from datarun_daemon.spool.names import file_name_fault, file_path_fault, id_fault, printable
 
 ELEMENTS = ("feature_extractor", "classifier", "calibrator", "regressor")
 WORKFLOWS = frozenset(
@@ -72,6 +72,21 @@ def _file_name(value: object) -> str:
     unfit = file_name_fault(value)
     if unfit:
         raise fault(f"{shown(value)}, which {unfit}", "the plain name of a file in the bundle")
+    return value
+
+
+def _file_path(value: object) -> str:
+    if not isinstance(value, str):
+        raise fault(shown(value))
+    unfit = file_path_fault(value)
+    if unfit:
+        raise fault(f"{shown(value)}, which {unfit}", "the path of a file in the bundle, as data/train.csv")
+    return value
+
+
+def _format(value: object) -> str | None:
+    if value is not None and value != "ramp":
+        raise fault(shown(value))
     return value
 
 
@@ -218,6 +233,8 @@ def shown(value: object) -> str:
 
 Id = Annotated[str, PlainValidator(checked_id)]
 FileName = Annotated[str, PlainValidator(_file_name)]
+FilePath = Annotated[str, PlainValidator(_file_path)]
+Format = Annotated[str | None, PlainValidator(_format)]
 #: an IndexSource; Any, because pydantic evaluates what Python 3.11 cannot: array[int]
 Rows = Annotated[Any, PlainValidator(_rows)]
 PriorityWord = Annotated[Priority | None, PlainValidator(_priority)]

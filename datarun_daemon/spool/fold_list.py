@@ -78,7 +78,6 @@ class FoldList:
         moved = {page for page in {*placed, *self._positions} if placed.get(page) != self._positions.get(page)}
         stale = moved | self._news.keys()
         if not stale and self.identity is not None:
-            self.check()
             return
         before = self._open() if self.identity is not None else None
         with contextlib.ExitStack() as stack:

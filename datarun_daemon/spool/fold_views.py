@@ -44,6 +44,8 @@ class FoldView(msgspec.Struct, frozen=True, gc=False):
     new: bool
     priority: Priority
     waits_for: str | None
+    #: number of the catalog line that accepted it
+    sequence: int
     accepted_at: float
     attempt: int
     lost: int
@@ -80,6 +82,7 @@ class _Everything(msgspec.Struct, frozen=True, gc=False):
     waits_for: str | None
     owner_uid: int
     owner: Owner
+    sequence: int
     accepted_at: str
     attempt: int
     lost: int
@@ -106,8 +109,8 @@ def view_fold(ledger: Ledger, fold: Fold, page: int, waits_for: WaitsFor) -> Fol
         state = FoldState.RUNNING  # for clients it ends when its result can be taken
     return FoldView(
         fold.id, page, fold.submission, fold.dataset, fold.owner, state, fold.new, fold.priority, waiting,
-        fold.accepted_at, fold.attempt, fold.lost, fold.started_at, fold.ended_at, fold.stage, fold.message,
-        fold.code_digest, fold.indices, fold.offset, fold.n_train, fold.n_test, fold.published,
+        fold.sequence, fold.accepted_at, fold.attempt, fold.lost, fold.started_at, fold.ended_at, fold.stage,
+        fold.message, fold.code_digest, fold.indices, fold.offset, fold.n_train, fold.n_test, fold.published,
     )  # fmt: skip
 
 
@@ -136,8 +139,8 @@ class FoldFiles:
         train_is, test_is = self._rows(view)
         everything = _Everything(
             json_id(view.id), json_id(view.submission), view.dataset, view.state, view.new, view.priority,
-            view.waits_for, uid_of(view.owner), view.owner, iso(view.accepted_at), view.attempt, view.lost,
-            _iso_or_none(view.started_at), _iso_or_none(view.ended_at), view.stage, view.message,
+            view.waits_for, uid_of(view.owner), view.owner, view.sequence, iso(view.accepted_at), view.attempt,
+            view.lost, _iso_or_none(view.started_at), _iso_or_none(view.ended_at), view.stage, view.message,
             view.code_digest or None, view.published, in_outbox, archive, view.n_train, view.n_test, train_is, test_is,
         )  # fmt: skip
         return _ENCODER.encode(everything) + b"\n"

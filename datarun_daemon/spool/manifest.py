@@ -11,6 +11,7 @@ from datarun_daemon.core.model import BundleKind, Priority
 from datarun_daemon.spool.field_checks import shown
 from datarun_daemon.spool.indices import FoldPart
 from datarun_daemon.spool.manifest_fields import DatasetFields, Digests, FoldFields, FoldsFields, fields_of
+from datarun_daemon.spool.manifest_kits import is_kit, kit_of
 from datarun_daemon.spool.manifest_requests import request_of
 from datarun_daemon.spool.manifest_sense import dataset_faults, folds_faults, specific_file
 from datarun_daemon.spool.manifest_values import (
@@ -60,6 +61,8 @@ def parse_manifest(kind: BundleKind, raw: bytes) -> Manifest:
         unusable = Problem(MANIFEST_NAME, shown(value), "fields, each `name: value` on a line of its own")
         raise Rejection(problems or [unusable])
     match kind:
+        case BundleKind.DATASETS if is_kit(value):
+            return kit_of(value, problems)
         case BundleKind.DATASETS:
             dataset = fields_of(DatasetFields, value, problems, dataset_faults(value))
             return _dataset(dataset)
@@ -72,6 +75,7 @@ def parse_manifest(kind: BundleKind, raw: bytes) -> Manifest:
 
 def _dataset(fields: DatasetFields) -> DatasetManifest:
     data_file, extra_files = fields.data_file or "", tuple(fields.extra_files or ())
+    specific = specific_file((data_file, *extra_files))
     return DatasetManifest(
         name=fields.name,
         target_column=fields.target_column or "",
@@ -80,7 +84,8 @@ def _dataset(fields: DatasetFields) -> DatasetManifest:
         split=fields.split.split() if fields.split else None,
         files=_digests(fields.files),
         extra_files=extra_files,
-        specific=specific_file((data_file, *extra_files)),
+        specific=specific,
+        format="custom" if specific else "standard",
         user=fields.user,
     )
 

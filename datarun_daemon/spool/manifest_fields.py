@@ -31,6 +31,7 @@ from datarun_daemon.spool.field_checks import (
     FileName,
     FileSize,
     Force,
+    Format,
     Id,
     PriorityWord,
     Rows,
@@ -50,6 +51,7 @@ from datarun_daemon.spool.yaml_reading import MAX_PROBLEMS
 #: what each field should hold; list positions and file names are left out of the path
 EXPECTED = {
     "name": f"the dataset's name: {ID_WORDS}",
+    "format": "ramp, of a RAMP kit; nothing of any other dataset",
     "target_column": COLUMN_WORDS,
     "workflow_elements": f"the workflow: {WORKFLOW_WORDS}",
     "data_file": "the name of the CSV file in the bundle, e.g. iris.csv",
@@ -114,6 +116,8 @@ Digests = dict[FileName, DigestFields] | None
 
 class DatasetFields(Fields):
     name: Id
+    #: never ramp: then it is a kit, which has other fields
+    format: Format = None
     target_column: Column | None = None
     workflow_elements: Elements
     data_file: FileName | None = None
@@ -234,5 +238,3 @@ def _siblings(place: list[int | str], model: type[Fields]) -> list[str]:
         return list(model.model_fields)
     within = f"{_pattern(place[:-1])}."
     return [key.removeprefix(within) for key in model.words if key.startswith(within) and key[-1] != "]"]
-
-

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Set
 
 from datarun_daemon.core.errors import Problem
-from datarun_daemon.spool.field_checks import ELEMENTS, shown
+from datarun_daemon.spool.field_checks import shown
 from datarun_daemon.spool.indices import is_index_file
 from datarun_daemon.spool.manifest_fields import EXPECTED
 from datarun_daemon.spool.names import field_within, printable
@@ -119,10 +119,10 @@ def _submission_faults(submission: _Raw, force: object, index_files: set[object]
         if name in index_files:
             found = f"{shown(name)}, which holds row numbers too"
             yield Problem(f"submission.files[{at}]", found, "a file for one purpose")
-    wanted = [f"{element}.py" for element in ELEMENTS]
-    if len(names) == len(files) and not {name.lower() for name in names}.intersection(wanted):
+    if len(names) == len(files) and not any(name.endswith(".py") for name in names):
         found = f"only {printable(', '.join(names), 60)}"
-        yield Problem("submission.files", found, f"a file for each workflow element: {', '.join(wanted)}")
+        expected = "a Python file at least: of most datasets one for each workflow element, such as classifier.py"
+        yield Problem("submission.files", found, expected)
 
 
 def _without_files(files: object, dataset: object, force: object) -> Iterator[Problem]:

@@ -8,6 +8,9 @@ from datarun_daemon.core.model import Priority, Split
 from datarun_daemon.spool.indices import FoldPart, IndexFile
 
 MANIFEST_NAME = "manifest.yaml"
+#: the format of RAMP kits, and the file that makes a folder one
+RAMP = "ramp"
+PROBLEM = "problem.py"
 
 CvScalar = None | bool | int | float | str
 CvValue = CvScalar | list[CvScalar]
@@ -24,30 +27,39 @@ class FileDigest:
 
 @dataclass(frozen=True, slots=True)
 class DatasetManifest:
-    """A dataset: one CSV file (the standard format), or files with Python code that reads them (the custom one)."""
+    """A dataset: one CSV file, or files with Python code that reads them, or a RAMP kit."""
 
     name: str
-    #: "" only in the custom format
+    #: "" only in the custom format and of kits
     target_column: str
-    #: one of WORKFLOWS
+    #: one of WORKFLOWS; () of kits
     workflow_elements: tuple[str, ...]
-    #: "" only in the custom format
+    #: "" only in the custom format and of kits
     data_file: str
-    #: fits the format: ``own`` exactly in the custom one
+    #: fits the format: ``own`` exactly in all but the standard one
     split: Split | None
-    #: only of named files
+    #: only of named files; of kits their paths in the bundle, with /
     files: dict[str, FileDigest] = field(default_factory=dict)
-    #: empty in the standard format
+    #: empty in the standard format and of kits
     extra_files: tuple[str, ...] = ()
-    #: the named file that defines prepare_data, get_train_data and get_test_data; "" in the standard format
+    #: the named file that defines how the data are read; "" in the standard format
     specific: str = ""
+    #: standard, custom or ramp
+    format: str = "standard"
     #: on whose behalf the bundle was dropped, by the word of who dropped it
     user: str | None = None
 
     @property
     def named_files(self) -> tuple[str, ...]:
         """The files that the bundle must hold beside its manifest, each once."""
+        if self.format == RAMP:
+            return tuple(dict.fromkeys((self.specific, *self.files)))
         return (self.data_file, *self.extra_files) if self.data_file else self.extra_files
+
+    @property
+    def takes_all(self) -> bool:
+        """Beside the named files whatever else of a kit lies in the bundle: it does not declare what that is."""
+        return self.format == RAMP and not self.files
 
     @property
     def digested(self) -> bool:

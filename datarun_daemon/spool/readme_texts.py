@@ -88,7 +88,15 @@ keeps a copy of its own. The test predictions are for the held-out test set; the
 predictions are for all rows of the training set.
 """,
     "status": """\
-What the daemon is doing. Written anew by it all the time; nothing here is read back.
+What the daemon knows, for people and programs to read:
+
+  overview.json   the queue, what runs, the last results
+  datasets.json   all datasets
+  folds.jsonl     all folds, one JSON object a line
+  folds/ID.json   everything about one fold
+
+Files are replaced as a whole when something changed. Removing them does no harm: a running daemon
+writes all of them again.
 """,
     "catalog": """\
 catalog.jsonl holds everything that happened, one JSON object a line, in order. Read it with any

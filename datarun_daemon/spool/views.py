@@ -51,6 +51,8 @@ class Scene:
     arriving: tuple[tuple[str, str, float, str], ...]
     last_ended: tuple[Fold, ...]
     last_rejected: tuple[tuple[float, BundleRejected], ...]
+    #: the other files of status/ are at least as new as this line of the catalog
+    sequence: int
 
 
 def write_overview(spool: Spool, content: Mapping[str, object]) -> None:
@@ -75,6 +77,7 @@ def overview(ledger: Ledger, scene: Scene, waits_for: Callable[[Ledger, str], st
     return {
         "format": 1,
         "written_at": iso(scene.now),
+        "sequence": scene.sequence,
         "daemon": scene.daemon,
         "slots": {
             "total": scene.policy.slots,

@@ -20,7 +20,13 @@ from tests.daemon_process import RunningDaemon, wait_for
 
 
 def ask(
-    daemon: RunningDaemon, tmp_path: Path, name: str, *, status: str = "accepted", owner: int | None = None, **fields: Any
+    daemon: RunningDaemon,
+    tmp_path: Path,
+    name: str,
+    *,
+    status: str = "accepted",
+    owner: int | None = None,
+    **fields: Any,
 ) -> dict[str, Any]:
     """The receipt of a request."""
     file = tmp_path / f"{name}.yaml"
@@ -38,7 +44,8 @@ def answer(daemon: RunningDaemon, name: str) -> tuple[Path, dict[str, Any]]:
 
 
 def history(daemon: RunningDaemon, fold: int) -> Any:
-    command = [sys.executable, "-m", "datarun_daemon", "history", str(fold), "--spool", str(daemon.spool.root), "--json"]
+    command = [sys.executable, "-m", "datarun_daemon", "history", str(fold), "--json"]
+    command += ["--spool", str(daemon.spool.root)]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
@@ -144,7 +151,7 @@ def test_a_predictions_request_by_ids_answers_at_once_with_what_is_there(busy: R
     cancelled = busy.wait_for_result("iris", "quick", 3)
 
     receipt = ask(busy, tmp_path, "get", action="predictions", folds=[1, 2, 3, 99])
-    folder, content = answer(busy, "get")
+    _, content = answer(busy, "get")
 
     assert receipt["results"] == "outbox/requests/get"
     assert content["unknown"] == [99]
@@ -229,12 +236,11 @@ def test_splitting_again_is_refused_unless_forced_and_then_what_has_not_ended_ru
     busy: RunningDaemon, tmp_path: Path
 ):
     busy.wait_for_receipt("datasets", "iris")
-    refused = ask(
-        busy, tmp_path, "other", status="rejected", action="split", dataset="iris", held_out_test=0.2, random_state=1
-    )
+    refused = ask(busy, tmp_path, "other", status="rejected", action="split", dataset="iris", held_out_test=0.2)
     assert "`force: true`" in refused["problems"][0]["expected"]
 
-    receipt = ask(busy, tmp_path, "forced", action="split", dataset="iris", held_out_test=0.2, random_state=1, force=True)
+    new = {"dataset": "iris", "held_out_test": 0.2, "random_state": 1}
+    receipt = ask(busy, tmp_path, "forced", action="split", **new, force=True)
 
     assert receipt["split"] in ("waiting", "done")
     wait_for(lambda: busy.receipt("requests", "forced")["split"] == "done", "the split")  # type: ignore[index]

@@ -265,9 +265,8 @@ def test_the_soft_limit_is_an_error_of_the_phase_it_struck_in(service: RunningDa
 
 
 def test_memory_is_the_folds_own_peak_train_and_test_apart(service: RunningDaemon, tmp_path: Path):
-    hungry = FOREST.replace(
-        "        self.forest.fit(X, y)", "        import numpy\n        numpy.ones(25_000_000)\n        self.forest.fit(X, y)"
-    )
+    fit = "        self.forest.fit(X, y)"
+    hungry = FOREST.replace(fit, f"        import numpy\n        numpy.ones(25_000_000)\n{fit}")
     large = run(service, tmp_path, "hungry", hungry)
     small = run(service, tmp_path, "modest")
 

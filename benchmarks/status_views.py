@@ -132,11 +132,10 @@ def _row(title: str, loop: _Loop, act: Callable[[], None]) -> str:
     cpu, written, clock = time.process_time(), _written_bytes(), time.perf_counter()
     act()
     seconds = time.perf_counter() - clock
-    # what the turns found to do, without the waiting in between
-    others = time.process_time() - cpu
+    total = time.process_time() - cpu
     return (
         f"| {title} | {seconds:.1f} | {1000 * loop.cpu_seconds / seconds:.1f} | {1000 * loop.longest_seconds:.1f} "
-        f"| {1000 * others / seconds:.1f} | {(_written_bytes() - written) / 1e6 / seconds:.2f} |"
+        f"| {1000 * total / seconds:.1f} | {(_written_bytes() - written) / 1e6 / seconds:.2f} |"
     )
 
 

@@ -58,7 +58,7 @@ class Acting:
             match decision:
                 case FailFold(fold_id, stage, message):
                     fold = self.books.ledger.folds[fold_id]
-                    self.books.note(e.FoldFailed(fold_id, fold.attempt, stage, message))
+                    self.books.note(e.FoldFailed(fold_id, fold.attempt if fold.started_at else 0, stage, message))
                     log.info("fold_failed", fold=fold_id, stage=stage.value, message=message)
                 case StartFold(fold_id, attempt):
                     self.books.note(e.FoldStarted(fold_id, attempt))

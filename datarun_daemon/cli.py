@@ -132,6 +132,37 @@ def submit(
 
 
 @app.command()
+def kit(
+    folder: Annotated[Path, typer.Argument(help="The kit: problem.py, data/, submissions/.")],
+    submission: Annotated[
+        list[str] | None, typer.Option("--submission", help="A folder in submissions/; may be given again.")
+    ] = None,
+    spool: Annotated[
+        str | None,
+        typer.Option("--spool", envvar="DATARUN_SPOOL", help="Its path, or ssh://USER@HOST/PATH; else as configured."),
+    ] = None,
+    to: Annotated[Path | None, typer.Option("--to", help="Write the bundles into this folder; send nothing.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="The dataset's name; else the name of the folder.")] = None,
+    priority: Annotated[str, typer.Option(help="Of the folds: H or L.")] = "L",
+    wait: Annotated[bool, typer.Option("--wait", help="Until all folds have ended.")] = False,
+    timeout_seconds: Annotated[
+        float, typer.Option("--timeout", help="Seconds to wait at most until a bundle is accepted.")
+    ] = 600.0,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the submissions' files, and run the folds again.")
+    ] = False,
+    config: _Config = None,
+) -> None:
+    """Run submissions of a RAMP kit: its dataset goes to the spool, and a fold for each of its get_cv."""
+    from datarun_daemon.commands import kit as command
+
+    wanted = command.Wanted(tuple(submission or ["starting_kit"]), dataset, priority, force)
+    if to is not None:
+        _end(command.write_bundles(folder, to, wanted))
+    _end(command.send(folder, spool, config, wanted, wait=wait, wait_seconds=timeout_seconds))
+
+
+@app.command()
 def status(spool: _SpoolOption = None, config: _Config = None, json: _Json = False) -> None:
     """Show what the daemon does: datasets, running folds, the queue, the last results and rejections."""
     from datarun_daemon.commands import status as command

@@ -21,7 +21,7 @@ def result_facts(ledger: Ledger, fold: Fold) -> dict[str, object]:
         "format": 1,
         "id": json_id(fold.id),
         "submission": json_id(fold.submission),
-        "dataset": fold.dataset,
+        "dataset": fold.dataset or None,
         "owner_uid": uid_of(fold.owner),
         "owner": fold.owner,
         "priority": fold.priority.value,
@@ -45,7 +45,7 @@ def requested_facts(fold: Fold) -> dict[str, object]:
     return {
         "id": json_id(fold.id),
         "submission": json_id(fold.submission),
-        "dataset": fold.dataset,
+        "dataset": fold.dataset or None,
         "state": state.value,
     }
 

@@ -221,7 +221,7 @@ _FOLD_BUNDLES = (
            submission="{id: 24, dataset: iris, files: [classifier.py, ../x.py]}"),
     _folds("a package marker", "submission.files[1]",
            submission="{id: 24, dataset: iris, files: [classifier.py, __init__.py]}"),
-    _folds("no file of an element", "submission.files", submission="{id: 24, dataset: iris, files: [x.py]}"),
+    _folds("no Python file", "submission.files", submission="{id: 24, dataset: iris, files: [x.csv]}"),
     _folds("state set by the client", "folds[0].state",
            folds="[{id: 11, train_is: [0], test_is: [1], state: TESTED}]"),
     _folds("a fold without an id", "folds[0].id", folds="[{train_is: [0], test_is: [1]}]"),

@@ -18,6 +18,7 @@ from datarun_daemon.client import (
     NameTaken,
     NoAnswer,
     NotDone,
+    Receipt,
     Rejected,
     Spool,
     TransferFailed,
@@ -25,7 +26,10 @@ from datarun_daemon.client import (
     progress,
     waiting,
 )
+from datarun_daemon.client.dropping import Dropping
+from datarun_daemon.client.local import LocalTransport
 from datarun_daemon.client.making import dataset_bundle, fold_bundles, manifest_bytes
+from datarun_daemon.client.predictions import read_delivery
 from datarun_daemon.core.errors import Problem, SpoolError
 from datarun_daemon.core.model import BundleKind, FoldState
 from datarun_daemon.spool import layout
@@ -107,6 +111,16 @@ def test_from_a_csv_to_arrays_of_predictions(daemon: RunningDaemon, iris: Path, 
     assert [] == [path for path in (daemon.spool.outbox / "requests").iterdir() if path.is_dir()]
 
 
+def test_what_is_only_a_manifest_is_taken_at_once(make_daemon: StartDaemon) -> None:
+    spool = Spool(make_daemon(intake={"settle_seconds": 3600.0}).start().spool.root)
+
+    spool.submit_fold("team_a", 1, [0], [1])
+    spool.submit_folds("team_a", cv={"class": "KFold"})
+    spool.set_priority([1], "H")
+
+    assert "H" == spool.fold(1)["priority"]
+
+
 def test_folds_that_a_splitter_makes_are_told_and_waited_for(
     daemon: RunningDaemon, iris: Path, classifier: Path
 ) -> None:
@@ -185,6 +199,7 @@ def test_a_dataset_is_split_later(daemon: RunningDaemon, tmp_path: Path) -> None
         ([], "at least one"),
         ([1, 1], "twice"),
         ([60], "train_is too"),
+        (np.random.default_rng(0).permutation(3000), "train_is too"),
         ([-1], "counted from 0"),
         ([2**80], "too big"),
     ],
@@ -220,9 +235,18 @@ def test_files_that_are_not_there_are_not_sent(there: layout.Spool, tmp_path: Pa
     assert [] == waiting_bundles(there)
 
 
-@pytest.mark.parametrize("location", ["lab:/srv/spool", "http://lab/srv", "nothing", "ssh://lab", "ssh://a:b@lab/srv"])
-def test_what_names_no_spool_is_told_with_what_would(location: str, tmp_path: Path) -> None:
-    with pytest.raises(SpoolError, match=r"ssh://|a path|datarun init|a password is never used"):
+@pytest.mark.parametrize(
+    ("location", "hint"),
+    [
+        ("lab:/srv/spool", "ssh://lab/srv/spool"),
+        ("http://lab/srv", "expected a path$"),
+        ("nothing", "datarun init"),
+        ("ssh://lab", "ssh://USER@HOST:PORT/PATH"),
+        ("ssh://a:b@lab/srv", "a password is never used"),
+    ],
+)
+def test_what_names_no_spool_is_told_with_what_would(location: str, hint: str) -> None:
+    with pytest.raises(SpoolError, match=hint):
         Spool(location)
 
 
@@ -250,12 +274,13 @@ def test_any_text_means_itself_in_the_manifest(target: str) -> None:
     assert (target, 1e-5, 3) == (manifest.target_column, manifest.split.held_out_test, manifest.split.random_state)
 
 
-@given(
-    rows=st.sets(st.integers(0, 10_000_000), min_size=2, max_size=600).map(list),
-    dtype=st.sampled_from([list, "int32", ">i8", "uint64"]),
-)
-@settings(deadline=None, max_examples=50)
-def test_row_numbers_arrive_as_they_were(rows: list[int], dtype: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
+@pytest.mark.parametrize("count", [2, 30, 3000])
+@given(seed=st.integers(0, 2**32 - 1), dtype=st.sampled_from([list, "int32", ">i8", "uint64"]))
+@settings(deadline=None, max_examples=10)
+def test_row_numbers_arrive_as_they_were(
+    count: int, seed: int, dtype: Any, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    rows = np.random.default_rng(seed).permutation(99_999_999 // count * np.arange(count)).tolist()
     train, test = rows[1:], rows[:1]
     folder = tmp_path_factory.mktemp("rows")
     fold = FoldRows("f", train if dtype is list else np.array(train, dtype=dtype), test)
@@ -440,6 +465,26 @@ def test_predictions_that_cannot_be_read_stay_where_they_are(there: layout.Spool
         Spool(there.root).predictions(1)
 
     assert there.outbox_request(daemon.names[0]).is_dir()
+
+
+class NotOurs(LocalTransport):
+    """A spool whose outbox we may only read."""
+
+    def remove(self, folder: Path) -> None:
+        raise TransferFailed(f"{folder} could not be removed (Permission denied)")
+
+
+def test_predictions_that_may_not_be_removed_are_handed_over_with_a_warning(there: layout.Spool) -> None:
+    ScriptedDaemon(there).deliver("mine", [row(1)], [])
+    receipt = Receipt(BundleKind.REQUESTS, "mine.yaml", {})
+
+    with (
+        pytest.warns(RuntimeWarning, match=r"Permission denied.*it stays there"),
+        Dropping(NotOurs(there.root)).delivery(receipt, wait_seconds=1.0) as folder,
+    ):
+        (found,), _ = read_delivery(folder)
+
+    assert (1, "RUNNING") == (found.fold, found.state)
 
 
 def test_predictions_that_never_come_are_told_of(there: layout.Spool) -> None:

@@ -57,6 +57,8 @@ def bundle(tmp_path: Path) -> Path:
     (tmp_path / "elsewhere.csv").write_bytes(b"\x00\xff" * 1000)
     (tmp_path / "elsewhere.csv").chmod(0o600)
     (folder / "linked.csv").symlink_to(tmp_path / "elsewhere.csv")
+    (folder / "below").mkdir()
+    (folder / "below" / "file").touch()
     return folder
 
 
@@ -109,9 +111,9 @@ def test_a_bundle_arrives_whole_and_readable_whatever_the_path_is_called(
     assert [ODD] == in_folds(there)
     assert b"\x00\xff" * 1000 == (target / "linked.csv").read_bytes()
     assert not (target / "linked.csv").is_symlink()
-    assert (0o775, 0o644) == tuple(
-        stat.S_IMODE(path.stat().st_mode) & 0o777 for path in (target, target / "linked.csv")
-    )
+    arrived = {path.name: stat.S_IMODE(path.stat().st_mode) & 0o777 for path in target.rglob("*")}
+    assert {"manifest.yaml": 0o644, "linked.csv": 0o644, "below": 0o775, "file": 0o644} == arrived
+    assert 0o775 == stat.S_IMODE(target.stat().st_mode) & 0o777
 
 
 def test_a_file_arrives_as_a_file(transport: SshTransport, there: layout.Spool, bundle: Path) -> None:

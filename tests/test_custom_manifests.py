@@ -43,7 +43,8 @@ def test_a_custom_dataset_becomes_a_value() -> None:
 
     expected = DatasetManifest(
         "stars", "", ("feature_extractor", "classifier"), "stars.csv", Split(None),
-        extra_files=("light.csv", "specific.py"), specific="specific.py", user="alice.b@lab-1",
+        extra_files=("light.csv", "specific.py"), specific="specific.py", format="custom",
+        user="alice.b@lab-1",
     )  # fmt: skip
     assert expected == manifest
 

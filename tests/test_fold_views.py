@@ -342,6 +342,7 @@ def test_lines_of_many_pages_are_right_wherever_folds_change(loop: Loop, monkeyp
     for module in ("datarun_daemon.spool.fold_list", "datarun_daemon.status_views"):
         monkeypatch.setattr(f"{module}.PAGE_FOLDS", 4)
     monkeypatch.setattr("datarun_daemon.status_views._FOLDS_A_TURN", 3)
+    monkeypatch.setattr("datarun_daemon.status_views._POSITIONS", 5)
     ids = [f"f{k}" for k in range(30)]
     loop.show(dataset(), split(), folds(*ids[:10]))
     loop.show(folds(*ids[10:]), *run_of("f0"))
@@ -352,7 +353,7 @@ def test_lines_of_many_pages_are_right_wherever_folds_change(loop: Loop, monkeyp
 
     assert [*ids, "g0", "g1", "g2"] == [line["id"] for line in loop.lines()]
     assert {"f0", "f9", "f3", "f4", "f29", "f28"} == {line["id"] for line in loop.lines() if line["state"] == "TESTED"}
-    expected = [fold.id for fold in order(loop.ledger, 2e9, policy=POLICY)]
+    expected = [fold.id for fold in order(loop.ledger, 2e9, policy=POLICY)][:5]
     waiting = sorted((line["position"], line["id"]) for line in loop.lines() if line["position"])
     assert list(enumerate(expected, 1)) == waiting
 
@@ -485,17 +486,23 @@ def test_an_expensive_list_is_written_less_often_than_the_files_of_folds(
     assert ("RUNNING", before) == (loop.line(11)["state"], loop.views.sequence)
 
 
+def last_line(daemon: RunningDaemon) -> int:
+    """The number of the catalog's last whole line."""
+    return daemon.spool.catalog_file.read_bytes().count(b"\n")
+
+
 def test_a_daemon_shows_its_folds_and_goes_on_after_a_restart(daemon: RunningDaemon, tmp_path: Path):
     daemon.drop(iris_bundle(tmp_path / "iris"), "datasets")
     daemon.drop(fold_bundle(tmp_path / "team_a", [1, 2], submission=24), "folds")
     for fold in (1, 2):
         daemon.wait_for_result("iris", "24", fold)
+    wait_for(lambda: daemon.overview()["sequence"] >= last_line(daemon), "the views to be current")
+    inode = daemon.spool.fold_file("1").stat().st_ino
     daemon.stop(number=signal.SIGKILL)
     daemon.start()
     daemon.drop(fold_bundle(tmp_path / "team_b", [3], submission=25), "folds")
     daemon.wait_for_result("iris", "25", 3)
-    published = [line["seq"] for line in map(json.loads, daemon.spool.catalog_file.read_text().splitlines())][-1]
-    wait_for(lambda: daemon.overview()["sequence"] >= published, "the views to be current")
+    wait_for(lambda: daemon.overview()["sequence"] >= last_line(daemon), "the views to be current again")
 
     lines = [json.loads(line) for line in daemon.spool.folds_file.read_text().splitlines()]
     (dataset,) = json.loads(daemon.spool.datasets_file.read_text())
@@ -508,4 +515,18 @@ def test_a_daemon_shows_its_folds_and_goes_on_after_a_restart(daemon: RunningDae
         result = json.loads((daemon.spool.root / shown["result"] / "result.json").read_text())
         assert (daemon.spool.root / shown["archive"]).is_dir()
         assert (result["train_is"], result["test_is"]) == (rows(shown["train_is"]), rows(shown["test_is"]))
+    assert daemon.spool.fold_file("1").stat().st_ino == inode
     assert daemon.events("status_written_anew") == []
+
+
+def test_a_daemon_brings_status_back_when_somebody_removed_it(daemon: RunningDaemon, tmp_path: Path):
+    daemon.drop(iris_bundle(tmp_path / "iris"), "datasets")
+    daemon.drop(fold_bundle(tmp_path / "team_a", [1], submission=24), "folds")
+    daemon.wait_for_result("iris", "24", 1)
+    spool = daemon.spool
+    files = [spool.overview_file, spool.datasets_file, spool.folds_file, spool.fold_file("1")]
+    wait_for(lambda: all(file.exists() for file in files), "the views")
+
+    shutil.rmtree(spool.status)
+
+    wait_for(lambda: all(file.exists() for file in files), "the views to come back")

@@ -6,6 +6,7 @@ import os
 import secrets
 import tempfile
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from datarun_daemon.client.answers import FoldId, Receipt
-from datarun_daemon.client.errors import NoAnswer, Rejected
+from datarun_daemon.client.errors import NoAnswer, Rejected, TransferFailed, Unreachable
 from datarun_daemon.client.making import Making, manifest_bytes
 from datarun_daemon.client.packing import pack
 from datarun_daemon.client.predictions import DELIVERY_FILE
@@ -69,7 +70,7 @@ class Dropping:
         """The receipt of an accepted request."""
         with tempfile.TemporaryDirectory(prefix="datarun-made-") as folder, rejections(what):
             file = Path(folder, MANIFEST_NAME)
-            file.write_bytes(manifest_bytes({"action": action, **fields}))
+            file.write_bytes(manifest_bytes({"action": action, **fields}, alone=True))
             check_content(BundleKind.REQUESTS, Path(folder))
             dropped = self.drop(file, BundleKind.REQUESTS, f"{unique_name()}.yaml", what)
         return self.receipt(dropped, wait_seconds=wait_seconds)
@@ -115,7 +116,11 @@ class Dropping:
             time.sleep(self._transport.look_again_seconds)
         with self._transport.fetch(folder) as fetched:
             yield fetched
-        self._transport.remove(folder)
+        try:
+            self._transport.remove(folder)
+        except (TransferFailed, Unreachable) as error:
+            # what it holds has been read
+            warnings.warn(f"{error}; it stays there until somebody removes it", RuntimeWarning, stacklevel=2)
 
 
 @contextmanager

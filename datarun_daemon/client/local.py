@@ -72,10 +72,15 @@ def _failed(path: Path, what: str, error: OSError) -> TransferFailed:
 
 
 def _copy_folder(source: Path, hidden: Path) -> None:
-    """Files directly in ``source``, readable and removable for whoever the incoming folder is shared with."""
-    shared_mode = hidden.parent.stat().st_mode & 0o777
-    hidden.mkdir()
+    """What is in ``source``, readable and removable for whoever the incoming folder is shared with."""
+    _copy_below(source, hidden, mode=hidden.parent.stat().st_mode & 0o777)
+
+
+def _copy_below(source: Path, target: Path, *, mode: int) -> None:
+    target.mkdir()
     for file in sorted(source.iterdir()):
-        if file.is_file():
-            shutil.copyfile(file, hidden / file.name)
-    hidden.chmod(shared_mode)
+        if file.is_dir():
+            _copy_below(file, target / file.name, mode=mode)
+        elif file.is_file():
+            shutil.copyfile(file, target / file.name)
+    target.chmod(mode)

@@ -15,6 +15,7 @@ from typing import Any
 
 from datarun_daemon.client.answers import FoldRows
 from datarun_daemon.core.errors import Problem, Rejection
+from datarun_daemon.spool.descent import make_folders
 from datarun_daemon.spool.index_files import header_of_npy
 from datarun_daemon.spool.manifest import MANIFEST_NAME
 from datarun_daemon.spool.yaml_reading import MAX_YAML_BYTES
@@ -34,7 +35,7 @@ class Making:
     """A bundle that is being made."""
 
     manifest: dict[str, Any]
-    #: by the names they have in the bundle
+    #: by the names, of a kit the paths, that they have in the bundle
     files: dict[str, Path] = field(default_factory=dict)
     contents: dict[str, bytes] = field(default_factory=dict)
 
@@ -52,17 +53,22 @@ class Making:
 
     def write(self, folder: Path) -> None:
         """The bundle is in ``folder``, which is there already; large files as links."""
+        make_folders(folder, self.files)
         for name, path in self.files.items():
             (folder / name).symlink_to(path)
         for name, data in self.contents.items():
             (folder / name).write_bytes(data)
-        (folder / MANIFEST_NAME).write_bytes(manifest_bytes(self.manifest))
+        alone = not self.files and not self.contents
+        (folder / MANIFEST_NAME).write_bytes(manifest_bytes(self.manifest, alone=alone))
 
 
-def manifest_bytes(fields: Mapping[str, Any]) -> bytes:
+def manifest_bytes(fields: Mapping[str, Any], *, alone: bool = False) -> bytes:
     """YAML, a field a line; None is left out.
 
     JSON is YAML in which no text can be mistaken for a number, a date or a word.
+
+    Args:
+        alone: there are no files whose digests tell that the bundle is whole, so its last line does.
     """
     lines: list[str] = []
     for name, value in fields.items():
@@ -72,6 +78,8 @@ def manifest_bytes(fields: Mapping[str, Any]) -> bytes:
             lines += [f"{name}:", *(f"  - {_json(item)}" for item in value)]
         else:
             lines.append(f"{name}: {_json(value)}")
+    if alone:
+        lines.append("...")
     return ("\n".join(lines) + "\n").encode()
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,26 +18,42 @@ import yaml
 from datarun_daemon import disk
 from datarun_daemon.core.errors import Problem, Rejection
 from datarun_daemon.core.model import BundleKind
+from datarun_daemon.spool.bundle import Bounds, FolderSource
+from datarun_daemon.spool.descent import FOLDER_FLAGS
 from datarun_daemon.spool.manifest import MANIFEST_NAME, FileDigest, parse_manifest
-from datarun_daemon.spool.yaml_reading import read_yaml
+from datarun_daemon.spool.manifest_kits import needed_files, path_problems, takes_all
+from datarun_daemon.spool.yaml_reading import MAX_YAML_BYTES, read_yaml
 
+#: more than any daemon takes unless it is configured to; its own bounds are not known here
+GENEROUS_BOUNDS = Bounds(bytes=2**40, files=100_000, copy_seconds=86_400.0)
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class TooManyFiles(Rejection):
+    """A manifest has no room for the digests of all files; it is as it was."""
 
 
 def pack(folder: Path) -> None:
     """The manifest of the bundle ``folder`` names size and SHA-256 of every file that it needs.
 
-    Doing it again after a file changed brings the manifest up to date.
+    Doing it again after a file changed brings the manifest up to date: a kit's, which names all its
+    files only there, also after a file came or went.
 
     Raises:
         Rejection: the manifest is wrong, a file that it names is not there, or it is written in a
             way that lines cannot be put into.
+        TooManyFiles
     """
     manifest_file = folder / MANIFEST_NAME
     raw = read_manifest(manifest_file)
     kind = kind_of(raw)
     lines, position = _without_files(raw)
-    named = parse_manifest(kind, "".join(lines).encode()).named_files
+    manifest = parse_manifest(kind, "".join(lines).encode())
+    named = manifest.named_files
+    if takes_all(manifest):
+        named = needed_files(manifest, _names_in(folder))
+        if problems := path_problems(named):
+            raise Rejection(problems)
     if not named:
         return
     missing = [name for name in named if not (folder / name).is_file()]
@@ -44,6 +61,10 @@ def pack(folder: Path) -> None:
         raise Rejection([Problem(name, "no such file", "a file that the manifest names") for name in missing])
     digests = {name: digest_of(folder / name) for name in named}
     packed = _with_files(lines, position, digests)
+    if len(packed) > MAX_YAML_BYTES:
+        found = f"{len(packed)} bytes with the digests of {len(digests)} files"
+        expected = f"at most {MAX_YAML_BYTES}; send it without `files:`, as one .zip or .tar.gz file"
+        raise TooManyFiles([Problem(MANIFEST_NAME, found, expected)])
     _check(kind, packed, digests)
     if packed != raw:
         mode = manifest_file.stat().st_mode & 0o777
@@ -75,6 +96,14 @@ def digest_of(file: Path) -> FileDigest:
     with file.open("rb") as content:
         sha256 = hashlib.file_digest(content, "sha256").hexdigest()
         return FileDigest(bytes=content.tell(), sha256=sha256)
+
+
+def _names_in(folder: Path) -> list[str]:
+    source = FolderSource(os.open(folder.resolve(), FOLDER_FLAGS), GENEROUS_BOUNDS)
+    try:
+        return source.names()
+    finally:
+        source.close()
 
 
 def _without_files(raw: bytes) -> tuple[list[str], int]:
@@ -115,7 +144,7 @@ def _with_files(lines: list[str], position: int, digests: Mapping[str, FileDiges
 
 
 def _key(name: str) -> str:
-    if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]*", name):
+    if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_./-]*", name):
         return name
     return json.dumps(name, ensure_ascii=False)
 

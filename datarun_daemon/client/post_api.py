@@ -235,7 +235,8 @@ def get_prediction_new(
 
 def get_raw_data(host_url: str, username: str | None, password: str | None) -> Response:
     """200 with a row for each dataset; its ``state`` is SPLIT once folds can run, FAILED for a ``reason``."""
-    return found([rows.raw_data_row(dataset) for dataset in session(host_url).spool.datasets()])
+    datasets = sorted(session(host_url).spool.datasets(), key=lambda dataset: dataset["id"])
+    return found([rows.raw_data_row(dataset) for dataset in datasets])
 
 
 def get_submission_fold(host_url: str, username: str | None, password: str | None) -> Response:

@@ -11,6 +11,7 @@ import pwd
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -80,30 +81,46 @@ class Session:
 
         A result that is new stays so: it is read where it waits.
         """
-        views, outcomes, taken = [], {}, []
-        for view in folds:
-            view, outcome = self._waiting_outcome(view)
+        shown = list(folds)
+        outcomes = self._waiting_outcomes([view for view in shown if view["result"] is not None])
+        views, taken = [], []
+        for view in shown:
+            if view["id"] not in outcomes:
+                view, outcome = self._waiting_outcome(view)
+                if outcome is not None:
+                    outcomes[view["id"]] = outcome
+                elif FoldState(view["state"]).ended and view["result"] is None:
+                    taken.append(view["id"])
             views.append(view)
-            if outcome is not None:
-                outcomes[view["id"]] = outcome
-            elif FoldState(view["state"]).ended and not view["new"]:
-                taken.append(view["id"])
         outcomes |= {each.fold: outcome_of(each) for each in self.delivered(taken, username)}
         return views, outcomes
 
+    def _waiting_outcomes(self, views: Iterable[Mapping[str, Any]]) -> dict[FoldId, dict[str, object]]:
+        """What lies in the outbox of these folds, as far as it is there still; one transfer a dataset."""
+        outcomes = {}
+        of_dataset: dict[str, list[Mapping[str, Any]]] = {}
+        for view in views:
+            of_dataset.setdefault(view["dataset"], []).append(view)
+        for several in of_dataset.values():
+            above = os.path.commonpath([view["result"] for view in several])
+            with suppress(TransferFailed), self.spool.fetched(above) as folder:
+                for view in several:
+                    with suppress(OSError):
+                        outcomes[view["id"]] = outcome_in(folder / Path(view["result"]).relative_to(above))
+        return outcomes
+
     def _waiting_outcome(self, view: Mapping[str, Any]) -> tuple[Mapping[str, Any], dict[str, object] | None]:
-        """What lies in the outbox of a fold; None: nothing."""
+        """What lies in the outbox of one fold, though it was not there a moment ago; None: nothing."""
         deadline = time.monotonic() + _VIEWS_LATE_SECONDS
         while view["result"] is not None:
-            try:
-                with self.spool.fetched(view["result"]) as folder:
-                    return view, outcome_in(folder)
-            except (OSError, TransferFailed):
-                # taken a moment ago, which the view does not show yet
-                if time.monotonic() >= deadline:
-                    raise
+            # either it was taken, which the view shows soon, or it is about to appear
             time.sleep(_LOOK_AGAIN_SECONDS)
             view = self.spool.fold(view["id"])
+            outcomes = self._waiting_outcomes([view] if view["result"] is not None else [])
+            if outcomes:
+                return view, outcomes[view["id"]]
+            if time.monotonic() >= deadline:
+                break
         return view, None
 
     @cached_property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -13,28 +14,27 @@ from typing import Any
 
 from datarun_daemon.client.errors import NoAnswer
 from datarun_daemon.client.local import LocalTransport
-from datarun_daemon.client.packing import digest_of, kind_of, pack
+from datarun_daemon.client.packing import GENEROUS_BOUNDS, TooManyFiles, digest_of, kind_of, pack
 from datarun_daemon.client.transport import PATHS, Transport
 from datarun_daemon.core.errors import Problem, Rejection
 from datarun_daemon.core.model import BundleKind
 from datarun_daemon.spool.archives import ArchiveSource
 from datarun_daemon.spool.bundle import (
     FILE_FLAGS,
-    FOLDER_FLAGS,
-    Bounds,
     FolderSource,
     NotReady,
     RequestSource,
     Source,
     not_a_bundle,
 )
+from datarun_daemon.spool.descent import FOLDER_FLAGS, make_folders
 from datarun_daemon.spool.indices import pack_indices
 from datarun_daemon.spool.layout import ARCHIVE_SUFFIXES, REQUEST_SUFFIXES, Spool, is_bundle_name
-from datarun_daemon.spool.manifest import MANIFEST_NAME, FoldsManifest, Manifest, parse_manifest
+from datarun_daemon.spool.manifest import MANIFEST_NAME, DatasetManifest, FoldsManifest, Manifest, parse_manifest
+from datarun_daemon.spool.manifest_kits import needed_files, path_problems, takes_all
+from datarun_daemon.spool.manifest_values import RAMP
 from datarun_daemon.spool.yaml_reading import read_yaml
 
-#: more than any daemon takes unless it is configured to; its own bounds are not known here
-_BOUNDS = Bounds(bytes=2**40, files=100_000, copy_seconds=86_400.0)
 #: it lists up to some ten thousand ids
 _RECEIPT_BYTES = 16 * 1024 * 1024
 
@@ -110,12 +110,20 @@ def packed(bundle: Path) -> Iterator[Path]:
         yield bundle
         return
     with tempfile.TemporaryDirectory(prefix="datarun-packed-") as folder:
-        for file in sorted(bundle.iterdir()):
-            if file.name == MANIFEST_NAME:
-                shutil.copyfile(file, Path(folder, file.name))
-            elif file.is_file():
-                Path(folder, file.name).symlink_to(file.resolve())
-        pack(Path(folder))
+        manifest_file = Path(folder, MANIFEST_NAME)
+        shutil.copyfile(bundle / MANIFEST_NAME, manifest_file)
+        names = [file.name for file in bundle.iterdir() if file.is_file() and file.name != MANIFEST_NAME]
+        with _opened(bundle) as source:
+            raw = source.read_manifest()
+            manifest = parse_manifest(_kind(source, raw), raw)
+            if isinstance(manifest, DatasetManifest) and manifest.format == RAMP:
+                names = list(needed_files(manifest, source.names()))
+        make_folders(Path(folder), names)
+        for name in names:
+            Path(folder, name).symlink_to((bundle / name).resolve())
+        # without digests it is taken once it has settled: it appears there whole, all the same
+        with contextlib.suppress(TooManyFiles):
+            pack(Path(folder))
         yield Path(folder)
 
 
@@ -162,9 +170,9 @@ def receipt_content(data: bytes, file_name: str) -> Mapping[str, Any]:
 @contextmanager
 def _opened(bundle: Path) -> Iterator[Source]:
     if bundle.is_dir():
-        source: Source = FolderSource(os.open(bundle.resolve(), FOLDER_FLAGS), _BOUNDS)
+        source: Source = FolderSource(os.open(bundle.resolve(), FOLDER_FLAGS), GENEROUS_BOUNDS)
     elif bundle.name.endswith(ARCHIVE_SUFFIXES):
-        source = ArchiveSource(os.open(bundle, FILE_FLAGS), bundle.name, _BOUNDS)
+        source = ArchiveSource(os.open(bundle, FILE_FLAGS), bundle.name, GENEROUS_BOUNDS)
     elif bundle.name.endswith(REQUEST_SUFFIXES) or not bundle.exists():
         source = RequestSource(os.open(bundle, FILE_FLAGS), bundle.name)
     else:
@@ -182,8 +190,9 @@ def _kind(source: Source, raw: bytes) -> BundleKind:
 def _check(source: Source, bundle: Path, scratch: Path) -> None:
     raw = source.read_manifest()
     manifest = parse_manifest(_kind(source, raw), raw)
-    named = manifest.named_files
-    problems = [_missing(name) for name in named if source.size_of(name) is None]
+    named = needed_files(manifest, source.names())
+    problems = path_problems(named) if takes_all(manifest) else []
+    problems += [_missing(name) for name in named if source.size_of(name) is None]
     if not problems:
         problems = [fault for name in named if (fault := source.fault_of(name))]
     if problems:
@@ -191,7 +200,7 @@ def _check(source: Source, bundle: Path, scratch: Path) -> None:
     folder = bundle
     if isinstance(source, ArchiveSource):
         folder = scratch
-        source.copy(named, folder, deadline=time.monotonic() + _BOUNDS.copy_seconds)
+        source.copy(named, folder, deadline=time.monotonic() + GENEROUS_BOUNDS.copy_seconds)
     if problems := _digest_problems(folder, manifest):
         raise Rejection(problems)
     _check_rows(manifest, folder, scratch)

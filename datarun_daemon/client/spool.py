@@ -182,13 +182,8 @@ class Spool:
         return self.submit_folds(
             submission,
             [FoldRows(fold, train_is, test_is)],
-            dataset=dataset,
-            files=files,
-            priority=priority,
-            force=force,
-            user=user,
-            wait_seconds=wait_seconds,
-        )
+            dataset=dataset, files=files, priority=priority, force=force, user=user, wait_seconds=wait_seconds,
+        )  # fmt: skip
 
     def submit_folds(
         self,
@@ -261,7 +256,7 @@ class Spool:
         return wait_for_folds(
             self._views,
             wanted,
-            accepted=lambda fold: fold in self._submitted.folds,
+            accepted=lambda fold: isinstance(folds, FoldsReceipt) or fold in self._submitted.folds,
             sequence=self._dropping.sequence,
             look_again_seconds=self._transport.follow_seconds,
             timeout_seconds=timeout_seconds,

@@ -128,7 +128,7 @@ class SshTransport:
             self._sh(
                 f"cd {shlex.quote(folder)} && h={shlex.quote('./' + hidden)} t={shlex.quote('./' + name)} || exit 1; "
                 f'if [ -e "$t" ] || [ -L "$t" ]; then exit {_NAME_TAKEN}; fi; '
-                'if [ -d "$h" ]; then chmod "$(stat -c %a .)" "$h" || exit 1; fi; '
+                'if [ -d "$h" ]; then find "$h" -type d -exec chmod "$(stat -c %a .)" {} + || exit 1; fi; '
                 f'mv -nT "$h" "$t"; code=$?; if [ -e "$h" ]; then [ -e "$t" ] && exit {_NAME_TAKEN}; exit $code; fi'
             )
         except BaseException as error:
@@ -209,10 +209,10 @@ class SshTransport:
             *arguments,
         ]  # fmt: skip
         code, _, words = self._run(command, b"", None)
+        if code == _RSYNC_NOT_THERE or (code in _RSYNC_CUT_OFF and "rsync: command not found" in words):
+            raise TransferFailed(f"{self.place}: rsync is not installed there; rsync says: {words}")
         if code in _RSYNC_CUT_OFF:
             raise self._unreachable(words)
-        if code == _RSYNC_NOT_THERE or "command not found" in words:
-            raise TransferFailed(f"{self.place}: rsync is not installed there; rsync says: {words}")
         if code:
             raise TransferFailed(f"{self.place}: rsync says: {words or f'status {code}'}")
 

@@ -35,7 +35,7 @@ class Transport(Protocol):
     follow_seconds: float
 
     def send(self, source: Path, kind: BundleKind, name: str) -> None:
-        """A copy of ``source``, a file or a folder of files or links to files, is incoming/KIND/NAME.
+        """A copy of ``source``, a file or a folder with files and links to files, is incoming/KIND/NAME.
 
         Raises:
             NameTaken: there is one of that name already.

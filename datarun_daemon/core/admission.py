@@ -13,13 +13,16 @@ from datarun_daemon.core.ledger import Ledger
 from datarun_daemon.core.model import Owner, Split, SplitState, may_manage
 from datarun_daemon.core.records import Dataset
 
-#: results of datasets lie in the outbox beside this folder
-_RESERVED = "requests"
+#: results of datasets lie in the outbox beside these folders
+_RESERVED = {
+    "requests": "outbox/requests/ is where answers to requests appear",
+    "no-dataset": "outbox/no-dataset/ is for folds whose dataset is not known",
+}
 
 
 def admit_dataset(ledger: Ledger, *, name: str, owner: Owner) -> list[Problem]:
-    if name == _RESERVED:
-        return [Problem("name", repr(name), "another name: outbox/requests/ is where answers to requests appear")]
+    if reason := _RESERVED.get(name):
+        return [Problem("name", repr(name), f"another name: {reason}")]
     known = ledger.datasets.get(name)
     if known is None:
         return []

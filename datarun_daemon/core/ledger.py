@@ -374,6 +374,8 @@ class Ledger:
                 index.pop(fold.id, None)
         self.in_motion.pop(fold.id, None)
         self.to_cancel.pop(fold.id, None)
+        if not fold.started_at:
+            fold.attempt += 1  # a result has a number of its own, even if no process was started for it
         fold.cancelling, fold.ended_at = None, at
         self._move(fold, state)
         self.ended_unpublished[fold.id] = fold

@@ -65,7 +65,7 @@ class Fold:
     n_train: int
     n_test: int
     max_index: int
-    #: the last one started; 0 if none
+    #: the last one started, or its end without a start; 0 if none
     attempt: int = 0
     #: attempts that ended without a result
     lost: int = 0

@@ -6,6 +6,7 @@ gets its turn after a row of H; folds whose dataset is loaded may overtake a few
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -164,7 +165,8 @@ class _Turn:
     now: float
     policy: Policy
     loaded: frozenset[str]
-    taken: set[str] = field(default_factory=set)
+    #: of each queue looked at: its next folds that are not taken, and those behind them
+    ahead: dict[tuple[Priority, Owner], tuple[deque[Fold], Iterator[Fold]]] = field(default_factory=dict)
     taken_of: dict[tuple[Priority, Owner], int] = field(default_factory=dict)
     started: dict[tuple[Priority, Owner], int] = field(default_factory=dict)
     in_motion: dict[Owner, int] = field(default_factory=dict)
@@ -187,8 +189,8 @@ class _Turn:
 
     def take(self, fold: Fold) -> None:
         self.clock += 1
-        self.taken.add(fold.id)
         key = (fold.priority, fold.owner)
+        self._next(fold.priority, fold.owner, self.policy.affinity_window).remove(fold)
         self.taken_of[key] = self.taken_of.get(key, 0) + 1
         self.started[key] = self.clock
         self.in_motion[fold.owner] = self.in_motion.get(fold.owner, 0) + 1
@@ -222,12 +224,17 @@ class _Turn:
             ),
         )
 
-    def _waiting(self, priority: Priority, owner: Owner) -> Iterator[Fold]:
-        folds = self.ledger.waiting[priority][owner].folds.values()
-        return (fold for fold in folds if fold.id not in self.taken)
+    def _next(self, priority: Priority, owner: Owner, number: int = 1) -> deque[Fold]:
+        """The next folds of the queue that are not taken; at least so many, if there are."""
+        key = (priority, owner)
+        if key not in self.ahead:
+            self.ahead[key] = deque(), iter(self.ledger.waiting[priority][owner].folds.values())
+        near, behind = self.ahead[key]
+        near.extend(islice(behind, max(0, number - len(near))))
+        return near
 
     def _head(self, priority: Priority, owner: Owner) -> Fold:
-        return next(self._waiting(priority, owner))
+        return self._next(priority, owner)[0]
 
     def _from(self, priority: Priority, owner: Owner) -> Fold:
         """The head of the owner's queue, or one close behind it whose dataset is loaded."""
@@ -235,5 +242,5 @@ class _Turn:
         passed_over = self.ledger.waiting[priority][owner].passed_over
         if head.dataset in self.loaded or passed_over >= self.policy.affinity_skips:
             return head
-        near = islice(self._waiting(priority, owner), self.policy.affinity_window)
+        near = self._next(priority, owner, self.policy.affinity_window)
         return next((fold for fold in near if fold.dataset in self.loaded), head)

@@ -91,10 +91,8 @@ def describe(folder: Path) -> tuple[int, dict[str, Any]]:
     if status.st_size != offset + rows * row_bytes:
         raise ValueError(f"{FILE} does not hold what its header says")
     return rows, {
-        "kind": "text" if dtype.kind == "U" else "numeric",
         "dtype": dtype.str,
         "offset": offset,
-        "itemsize": dtype.itemsize,
         "columns": columns,
         "row_bytes": row_bytes,
     }

@@ -32,8 +32,10 @@ from datarun_daemon.spool.bundle import (
     too_many_bytes,
     too_many_files,
 )
+from datarun_daemon.spool.descent import make_folders
 from datarun_daemon.spool.layout import is_ignored_file
 from datarun_daemon.spool.manifest import MANIFEST_NAME, FileDigest
+from datarun_daemon.spool.manifest_kits import is_entered, is_manifest_of_kit
 from datarun_daemon.spool.names import printable
 from datarun_daemon.spool.yaml_reading import MAX_YAML_BYTES
 
@@ -97,14 +99,13 @@ class ArchiveSource:
                     found[member.path] = member.stream.read(MAX_YAML_BYTES + 1)
         tops = {path.partition("/")[0] for path in sizes}
         self._top = f"{tops.pop()}/" if MANIFEST_NAME not in sizes and len(tops) == 1 else ""
-        self._sizes = {
-            path.removeprefix(self._top): size
-            for path, size in sizes.items()
-            if "/" not in path.removeprefix(self._top)
-        }
-        if MANIFEST_NAME not in self._sizes:
+        manifest = found.get(self._top + MANIFEST_NAME)
+        if manifest is None:
             raise NotReady([f"{MANIFEST_NAME} in {printable(self._entry)}"])
-        return found[self._top + MANIFEST_NAME]
+        inside = {path.removeprefix(self._top): size for path, size in sizes.items()}
+        counts = is_entered if is_manifest_of_kit(manifest) else lambda path: "/" not in path
+        self._sizes = {path: size for path, size in inside.items() if counts(path)}
+        return manifest
 
     def size_of(self, name: str) -> int | None:
         return self._sizes.get(name)
@@ -120,6 +121,7 @@ class ArchiveSource:
 
     def copy(self, names: Iterable[str], folder: Path, *, deadline: float) -> dict[str, FileDigest]:
         wanted = {self._top + name: name for name in names}
+        make_folders(folder, wanted.values())
         copied: dict[str, FileDigest] = {}
         with self._words_for_damage():
             for member in self._members(deadline):

@@ -10,23 +10,25 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import itertools
 import os
 import signal
 import stat
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from datarun_daemon import disk
 from datarun_daemon.core.errors import Problem, Rejection
+from datarun_daemon.spool.descent import FOLDER_FLAGS, listed, make_folders, open_below
 from datarun_daemon.spool.layout import is_ignored_file
 from datarun_daemon.spool.manifest import MANIFEST_NAME, FileDigest
+from datarun_daemon.spool.manifest_kits import is_entered, is_manifest_of_kit
 from datarun_daemon.spool.names import printable
 from datarun_daemon.spool.yaml_reading import MAX_YAML_BYTES
 
-FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 #: O_NONBLOCK: opening a FIFO that somebody puts in a file's place must not wait for its writer
 FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 #: levels of folders that are moved aside with a rejected bundle where it has to be copied
@@ -74,13 +76,13 @@ class Source(Protocol):
         """Why a file that is there cannot be taken."""
 
     def names(self) -> list[str]:
-        """Of everything in it that is not passed over as a temporary."""
+        """Of everything in it that is not passed over as a temporary; of a kit with paths of what is in folders."""
 
     def is_being_written(self, names: Iterable[str]) -> bool:
         """Somebody has the manifest or one of these open for writing, as far as the kernel can tell."""
 
     def copy(self, names: Iterable[str], folder: Path, *, deadline: float) -> dict[str, FileDigest]:
-        """New files ``folder/NAME``, and digests of what they hold; ``deadline`` by time.monotonic()."""
+        """New files ``folder/NAME``, in folders that are made, and their digests; ``deadline`` by time.monotonic()."""
 
     def close(self) -> None: ...
 
@@ -92,7 +94,7 @@ def signature_of(entries: Iterable[tuple[str, os.stat_result]]) -> str:
 
 
 class FolderSource:
-    """A bundle that is a folder. Only files directly in it count; folders in it are passed over."""
+    """A bundle that is a folder. Only files directly in it count: folders in it are passed over, but for a kit's."""
 
     def __init__(self, descriptor: int, bounds: Bounds) -> None:
         """Takes over ``descriptor``. Raises Rejection if there are more entries than ``bounds`` allow."""
@@ -101,6 +103,8 @@ class FolderSource:
         try:
             self.owner_uid = os.fstat(descriptor).st_uid
             self._entries = _entries(descriptor, bounds)
+            if self._is_kit():
+                self._entries = _entries_of_kit(descriptor, bounds)
         except BaseException:
             os.close(descriptor)
             raise
@@ -138,6 +142,8 @@ class FolderSource:
         return False
 
     def copy(self, names: Iterable[str], folder: Path, *, deadline: float) -> dict[str, FileDigest]:
+        names = list(names)
+        make_folders(folder, names)
         copied: dict[str, FileDigest] = {}
         left_bytes = self._bounds.bytes
         for name in names:
@@ -159,13 +165,13 @@ class FolderSource:
     def _open(self, name: str) -> int:
         """A descriptor of the regular file ``name``, whatever was put in its place meanwhile."""
         try:
-            descriptor = os.open(name, FILE_FLAGS, dir_fd=self._descriptor)
+            descriptor = open_below(self._descriptor, name, FILE_FLAGS)
         except FileNotFoundError:
             raise NotReady([f"{printable(name)} was there, and has gone"], until_it_changes=False) from None
         except PermissionError as error:
             raise NotReady([f"{printable(name)} cannot be read by the daemon ({error.strerror})"]) from error
         except OSError as error:
-            if error.errno in (errno.ELOOP, errno.ENXIO):
+            if error.errno in (errno.ELOOP, errno.ENXIO, errno.ENOTDIR):
                 raise Rejection([_not_regular(name, "a link, socket or device")]) from error
             raise
         if fault := self._fault(name, os.fstat(descriptor)):
@@ -181,6 +187,15 @@ class FolderSource:
             found = f"a hard link to a file of user {status.st_uid}"
             return Problem(printable(name), found, "a file of its own; copy it instead of linking it")
         return None
+
+    def _is_kit(self) -> bool:
+        """Its files may lie in its folders. Of a bundle without folders the manifest is not looked at."""
+        if not any(stat.S_ISDIR(status.st_mode) for status in self._entries.values()):
+            return False
+        try:
+            return is_manifest_of_kit(self.read_manifest())
+        except (NotReady, Rejection):
+            return False  # whoever needs the manifest finds that, too
 
     def _where_is_the_manifest(self) -> str:
         for name, status in sorted(self._entries.items()):
@@ -304,12 +319,27 @@ def copy_whole(descriptor: int, target: Path, bounds: Bounds, *, depth: int = 1)
                 os.close(file)
 
 
-def _entries(descriptor: int, bounds: Bounds) -> dict[str, os.stat_result]:
-    """What lies directly in an open folder and is part of the bundle; never follows a link."""
+def _entries_of_kit(descriptor: int, bounds: Bounds) -> dict[str, os.stat_result]:
+    """By path, what lies in an open folder and in those below it and is part of the kit."""
+    number = itertools.count()
+    try:
+        return listed(descriptor, lambda folder: _entries(folder, bounds, number), is_entered)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+            raise
+        raise NotReady(["to be settled: a folder in it became something else"], until_it_changes=False) from error
+
+
+def _entries(descriptor: int, bounds: Bounds, number: Iterator[int] | None = None) -> dict[str, os.stat_result]:
+    """What lies directly in an open folder and is part of the bundle; never follows a link.
+
+    ``number`` goes on counting where a bundle has more folders than this.
+    """
+    number = number or itertools.count()
     entries: dict[str, os.stat_result] = {}
     with os.scandir(descriptor) as listing:
-        for number, entry in enumerate(listing):
-            if number >= bounds.files:
+        for entry in listing:
+            if next(number) >= bounds.files:
                 raise Rejection([too_many_files(bounds)])
             if not is_ignored_file(entry.name):
                 try:

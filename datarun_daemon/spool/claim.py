@@ -1,7 +1,8 @@
 """When a bundle is ready, and taking it: one pass that copies and hashes.
 
 A bundle whose manifest declares the size and sha256 of every file it names is *certain*: if the copy
-agrees it is whole, whatever its sender does meanwhile. Any other has to have settled first.
+agrees it is whole, whatever its sender does meanwhile; so is one that needs no files and whose manifest
+ends with the line ``...``. Any other has to have settled first.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import errno
 import hashlib
 import os
 import time
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,6 @@ from datarun_daemon.core.errors import Problem, Rejection
 from datarun_daemon.core.model import BundleKind
 from datarun_daemon.spool.archives import ArchiveSource
 from datarun_daemon.spool.bundle import (
-    FOLDER_FLAGS,
     Bounds,
     FolderSource,
     NotReady,
@@ -27,6 +28,7 @@ from datarun_daemon.spool.bundle import (
     Source,
     open_file,
 )
+from datarun_daemon.spool.descent import FOLDER_FLAGS, folders_of
 from datarun_daemon.spool.indices import FoldIndices, IndexFile, pack_indices
 from datarun_daemon.spool.layout import ARCHIVE_SUFFIXES, REQUEST_SUFFIXES
 from datarun_daemon.spool.manifest import (
@@ -36,8 +38,10 @@ from datarun_daemon.spool.manifest import (
     Manifest,
     parse_manifest,
 )
+from datarun_daemon.spool.manifest_kits import needed_files, path_problems, takes_all
 from datarun_daemon.spool.names import printable
 
+_END_OF_YAML = b"\n...\n"
 #: beside the claimed files; no file of a client's bundle begins with a dot
 PACKED_INDICES = ".indices.npy"
 
@@ -48,9 +52,10 @@ class Whole:
 
     raw_manifest: bytes
     manifest: Manifest
-    #: to copy: all that the manifest names or declares
+    #: to copy: all that the manifest names or declares, or, of a kit that declares nothing, that there is
     needed: tuple[str, ...]
-    #: every one of them has a declared size, which it has, and a declared sha256
+    #: every one of them has a declared size, which it has, and a declared sha256; or there are none, and the
+    #: manifest is whole
     certain: bool
 
 
@@ -123,9 +128,9 @@ def inspect(source: Source, kind: BundleKind) -> Whole:
     """
     raw = source.read_manifest()
     manifest = parse_manifest(kind, raw)
-    needed = tuple(dict.fromkeys((*manifest.named_files, *manifest.files)))
+    needed = needed_files(manifest, source.names())
     missing: list[str] = []
-    problems: list[Problem] = []
+    problems = path_problems(needed) if takes_all(manifest) else []
     for name in needed:
         size = source.size_of(name)
         declared = manifest.files.get(name)
@@ -139,7 +144,8 @@ def inspect(source: Source, kind: BundleKind) -> Whole:
         raise Rejection(problems)
     if missing:
         raise NotReady(missing)
-    certain = bool(needed) and all(name in manifest.files for name in needed)
+    # what is only a manifest is whole if it ends as YAML ends: no part of it does
+    certain = all(name in manifest.files for name in needed) if needed else raw.endswith(_END_OF_YAML)
     return Whole(raw, manifest, needed, certain)
 
 
@@ -189,15 +195,16 @@ def _copy_into(folder: Path, source: Source, whole: Whole, bounds: Bounds) -> Co
         index_files.difference_update(whole.manifest.submission.files)
         for name in index_files:
             (folder / name).unlink()
-    kept += [folder / name for name in files if name not in index_files]
-    return Copied(files, _digest(whole.raw_manifest, files), packed, tuple(kept))
+    kept += [folder / name for name in (*files, *folders_of(files)) if name not in index_files]
+    return Copied(files, bundle_digest(whole.raw_manifest, files), packed, tuple(kept))
 
 
 def request_digest(whole: Whole) -> str:
-    return _digest(whole.raw_manifest, {})
+    return bundle_digest(whole.raw_manifest, {})
 
 
-def _digest(raw_manifest: bytes, files: dict[str, FileDigest]) -> str:
+def bundle_digest(raw_manifest: bytes, files: Mapping[str, FileDigest]) -> str:
+    """By which a bundle is known to be the same as another: see :class:`Copied`."""
     digest = hashlib.sha256(raw_manifest)
     for name in sorted(files):
         digest.update(f"\0{name}\0{files[name].bytes}\0{files[name].sha256}".encode())

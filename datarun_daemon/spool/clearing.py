@@ -18,7 +18,8 @@ from pathlib import Path
 from datarun_daemon import disk
 from datarun_daemon.core.errors import Problem
 from datarun_daemon.core.model import BundleId, BundleKind
-from datarun_daemon.spool.bundle import FOLDER_FLAGS, Bounds, copy_whole, open_file
+from datarun_daemon.spool.bundle import Bounds, copy_whole, open_file
+from datarun_daemon.spool.descent import FOLDER_FLAGS
 from datarun_daemon.spool.layout import REASON, TAKEN_PREFIX, Spool
 from datarun_daemon.spool.names import printable
 from datarun_daemon.spool.notices import Notices

@@ -97,7 +97,7 @@ class Deliveries:
                 continue
             content = json.loads((staged / PREDICTIONS).read_bytes())
             places = [
-                ResultPlace(fold["dataset"], str(fold["submission"]), str(fold["id"]), fold["attempt"])
+                ResultPlace(fold["dataset"] or "", str(fold["submission"]), str(fold["id"]), fold["attempt"])
                 for fold in content["folds"]
                 if fold["new"] and fold["folder"]
             ]

@@ -23,6 +23,8 @@ FORMAT = 1
 REASON = "REASON.txt"
 #: in the outbox, beside the datasets' folders: so no dataset may have this name
 REQUESTS = "requests"
+#: there, too: results of folds whose dataset is not known
+NO_DATASET = "no-dataset"
 README = "README.txt"
 #: a bundle that is being removed from an incoming folder bears this name, and its ticket, meanwhile
 TAKEN_PREFIX = ".datarun-taken-"
@@ -178,7 +180,8 @@ class Spool:
         return self.root / "outbox"
 
     def outbox_result(self, dataset: str, submission: str, fold: str) -> Path:
-        return self.outbox / check_id(dataset) / check_id(submission) / check_id(fold)
+        """``dataset`` may be "": of a fold that ended before its submission, which would have named one, was there."""
+        return self.outbox / check_id(dataset or NO_DATASET) / check_id(submission) / check_id(fold)
 
     def outbox_request(self, name: str) -> Path:
         """Where the answer to the predictions request ``name`` appears."""

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from datarun_daemon.core.model import BundleKind
-from datarun_daemon.spool.bundle import FOLDER_FLAGS
+from datarun_daemon.spool.descent import FOLDER_FLAGS
 from datarun_daemon.spool.layout import is_bundle_name
 
 #: a folder whose time changed is listed again for so long: times are as coarse as the kernel's tick

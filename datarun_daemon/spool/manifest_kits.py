@@ -99,6 +99,12 @@ def needed_files(manifest: Manifest, names: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(needed))
 
 
+def is_entered(folder: str) -> bool:
+    """Files in this folder of a kit, and in those below it, may belong to the dataset."""
+    names = folder.split("/")
+    return names[0] != SUBMISSIONS and "__pycache__" not in names
+
+
 def takes_all(manifest: Manifest) -> bool:
     return isinstance(manifest, DatasetManifest) and manifest.takes_all
 
@@ -116,10 +122,9 @@ def path_problems(paths: Iterable[str]) -> list[Problem]:
 
 
 def _belongs_to_kit(path: str) -> bool:
-    names = path.split("/")
-    if names[0] in (SUBMISSIONS, MANIFEST_NAME) or names[-1].endswith((".pyc", ".ipynb")):
+    if path == MANIFEST_NAME or path.endswith((".pyc", ".ipynb")):
         return False
-    return not any(name == "__pycache__" or is_ignored_file(name) for name in names)
+    return is_entered(path) and not any(map(is_ignored_file, path.split("/")))
 
 
 def _faults(raw: Mapping[str, object]) -> Iterator[Problem]:
@@ -130,6 +135,10 @@ def _faults(raw: Mapping[str, object]) -> Iterator[Problem]:
     paths = [path for path in files if isinstance(path, str)] if isinstance(files, dict) else []
     if paths and PROBLEM not in paths:
         yield Problem("files", f"no {PROBLEM} among them", f"{_PATH_WORDS}: all files, or no `files` at all")
+    for path in paths:
+        if not is_entered(path):
+            expected = f"nothing in {SUBMISSIONS}/ or __pycache__/: they are no part of the dataset"
+            yield Problem(field_within("files", path), "a file that is passed over", expected)
     for path, other in clashes(paths):
         yield _clash(field_within("files", path), path, other)
 

@@ -63,7 +63,7 @@ def file_path_fault(path: str) -> str | None:
         return "holds a backslash; folders are divided by /"
     names = path.split("/")
     if any(name in ("", ".", "..") for name in names):
-        return "is empty, begins or ends with /, or holds //, . or .. as a folder"
+        return "is no plain relative path"
     if len(names) > MAX_LEVELS:
         return f"lies deeper than {MAX_LEVELS} levels"
     for name in names:
@@ -83,13 +83,16 @@ def clashes(paths: Iterable[str]) -> Iterator[tuple[str, str]]:
     seen: dict[str, tuple[str, bool]] = {}
     for path in paths:
         names = path.split("/")
+        if len(names) > MAX_LEVELS:
+            continue  # unfit anyway, and as many prefixes as it has slashes would be a lot of memory
         for level in range(1, len(names) + 1):
             place, is_folder = "/".join(names[:level]), level < len(names)
             folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", place).casefold())
             if folded not in seen:
                 seen[folded] = (place, is_folder)
             elif not is_folder or seen[folded] != (place, True):
-                yield path, seen[folded][0]
+                other, is_other_a_folder = seen[folded]
+                yield path, f"{other}/" if is_other_a_folder else other
                 break
 
 

@@ -57,7 +57,6 @@ class Scene:
 
 def write_overview(spool: Spool, content: Mapping[str, object]) -> None:
     data = json.dumps(content, indent=1).encode("ascii") + b"\n"
-    spool.status.mkdir(mode=0o755, exist_ok=True)
     disk.write_atomically(spool.overview_file, data, durable=False)
 
 

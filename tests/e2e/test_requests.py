@@ -112,6 +112,35 @@ def test_a_fold_that_ended_cannot_be_cancelled_any_more(daemon: RunningDaemon, t
     assert daemon.wait_for_result("iris", "7", 1)["state"] == "TESTED"
 
 
+def test_a_fold_whose_submission_never_came_can_be_cancelled_and_has_a_result(daemon: RunningDaemon, tmp_path: Path):
+    daemon.drop(fold_bundle(tmp_path / "early", [1], submission=7, dataset=None), "folds")
+    daemon.wait_for_receipt("folds", "early")
+
+    ask(daemon, tmp_path, "stop", action="cancel", folds=[1])
+
+    result = daemon.wait_for_result("no-dataset", "7", 1)
+    assert (result["state"], result["dataset"]) == ("CANCELLED", None)
+    ask(daemon, tmp_path, "get", action="predictions", folds=[1])
+    _, content = answer(daemon, "get")
+    assert content[1]["state"] == "CANCELLED"
+
+
+def test_a_fold_that_is_to_run_again_and_is_cancelled_first_does_not_show_its_old_result(
+    busy: RunningDaemon, tmp_path: Path
+):
+    ask(busy, tmp_path, "go", action="cancel", folds=[1])
+    assert busy.wait_for_result("iris", "quick", 2)["state"] == "TESTED"
+    busy.wait_for_result("iris", "quick", 5)
+    busy.drop(fold_bundle(tmp_path / "block", [6], submission="block", code=slow(600)), "folds")
+    wait_for(lambda: [x for x in busy.catalog("FoldStarted") if x["fold"] == "6"], "the slot to be taken")
+    ask(busy, tmp_path, "again", action="rerun", folds=[2])
+
+    ask(busy, tmp_path, "not", action="cancel", folds=[2])
+
+    wait_for(lambda: busy.wait_for_result("iris", "quick", 2)["state"] == "CANCELLED", "the cancelled result")
+    assert busy.wait_for_result("iris", "quick", 2)["attempt"] == 2
+
+
 def test_a_fold_given_priority_h_overtakes_those_before_it(busy: RunningDaemon, tmp_path: Path):
     receipt = ask(busy, tmp_path, "first", action="priority", folds=[5], priority="high")
     ask(busy, tmp_path, "stop", action="cancel", folds=[1])

@@ -709,19 +709,20 @@ def test_what_the_code_says_of_its_labels_is_not_believed(house: House):
     assert ["y_train.npy"] == [path.name for path in (data.folder / "labels").iterdir()]
 
 
-def test_no_process_of_the_code_is_left_when_its_work_is_described(house: House):
+def test_no_process_of_the_code_is_left_when_its_work_is_cleared_away(house: House):
     body = """
         import os
         def prepare_data(path):
+            os.chmod(path, 0o500)
             if os.fork() == 0:
                 os.setsid()
-                while not os.path.isdir(path + "/../code"): pass
-                while True: open(path + "/../code/forged.py", "w").close()
+                while not os.stat(path).st_mode & 0o200: pass
+                os.unlink(os.path.join(os.path.dirname(path), "X_test.pickle"))
     """
 
     data = prepared(house, own(body, GOOD_DATA), ("regressor",))
 
-    assert ["specific.py"] == [path.name for path in (data.folder / "code").iterdir()]
+    assert (data.folder / "X_test.pickle").is_file()
 
 
 @pytest.mark.parametrize(

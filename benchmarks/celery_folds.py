@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import itertools
 import os
 import shutil
 import subprocess
 import sys
 import time
-import zlib
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from celery import Celery  # type: ignore[import-untyped]
 from sklearn.model_selection import train_test_split
@@ -82,9 +79,8 @@ class CeleryFolds:
         folder.mkdir(exist_ok=True)
         (folder / "__init__.py").touch()
         workload.write_classifier(self._name, folder)
-        rows = np.array(workload.rows(self._n_train, number)["train_is"], np.int64)
-        packed = base64.b64encode(zlib.compress(rows.tobytes())).decode()
-        return str(self._folder), "target", str(self._submissions), submission, packed
+        rows = workload.packed(workload.rows(self._n_train, number)["train_is"])
+        return str(self._folder), "target", str(self._submissions), submission, rows
 
 
 def _tested(result: Any) -> bool:

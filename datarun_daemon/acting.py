@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
 
@@ -13,6 +14,7 @@ from datarun_daemon.books import Books
 from datarun_daemon.config import Config
 from datarun_daemon.core import events as e
 from datarun_daemon.core.model import FoldState, Stage, json_id
+from datarun_daemon.core.records import Dataset
 from datarun_daemon.core.scheduler import (
     Decision,
     DeliverPredictions,
@@ -29,6 +31,7 @@ from datarun_daemon.runner.pool import Pool
 from datarun_daemon.spool.deliveries import Answer, Deliveries, Requested
 from datarun_daemon.spool.indices import FoldIndices, unpack
 from datarun_daemon.spool.layout import bundle_stem
+from datarun_daemon.spool.manifest_values import MANIFEST_NAME, RAMP
 from datarun_daemon.spool.outbox import Outbox, ResultPlace
 from datarun_daemon.spool.views import iso
 
@@ -36,6 +39,8 @@ log = structlog.get_logger()
 
 #: after a run folder could not be made (a full disk, most often), no fold is started for so long
 _PAUSE_SECONDS = 10.0
+#: of the folders, beside a dataset's own files, that its splits are kept in
+_PREPARED = "prepared."
 
 
 @dataclass(slots=True)
@@ -121,12 +126,11 @@ class Acting:
         assert dataset.split is not None
         folder = self.books.spool.root / dataset.folder
         self.pool.forget(name)
-        files = tuple(file for file in (dataset.data_file, *dataset.extra_files) if file)
         task = protocol.PrepareTask(
             name, None if dataset.specific else folder / dataset.data_file, dataset.target_column,
             dataset.workflow_elements, dataset.split.held_out_test, dataset.split.random_state,
-            folder / f"prepared.{self.books.ledger.sequence}.{time.time_ns()}",
-            specific=dataset.specific, files=files if dataset.specific else (), dataset_folder=folder,
+            folder / f"{_PREPARED}{self.books.ledger.sequence}.{time.time_ns()}",
+            format=dataset.format, specific=dataset.specific, files=_files_of(dataset, folder), dataset_folder=folder,
             wall_seconds=self.config.split_wall_seconds,
         )  # fmt: skip
         self.pool.prepare(task)
@@ -149,11 +153,11 @@ class Acting:
         submission = ledger.submissions[fold.submission]
         indices = FoldIndices(fold.id, fold.priority, fold.offset, fold.n_train, fold.n_test, fold.max_index)
         try:
-            train_is, _ = unpack(spool.root / fold.indices, indices)
+            train_is, test_is = unpack(spool.root / fold.indices, indices)
             job = protocol.FoldJob(
                 fold.id, start.attempt, dataset.name, spool.root / dataset.prepared, spool.root / submission.folder,
                 dataset.workflow_elements, spool.run(fold.id, start.attempt), train_is,
-                protocol.Limits(**self.config.fold_limits(fold.priority)),
+                protocol.Limits(**self.config.fold_limits(fold.priority)), test_is=test_is,
             )  # fmt: skip
             self.pool.start(job)
         except (ValueError, IndexError) as error:
@@ -169,3 +173,15 @@ class Acting:
             return
         assert fold.state is FoldState.RUNNING
         log.info("fold_started", fold=fold.id, attempt=start.attempt, dataset=dataset.name)
+
+
+def _files_of(dataset: Dataset, folder: Path) -> tuple[str, ...]:
+    """What a dataset's own code may see, relative to its folder: of a kit all that was dropped."""
+    if not dataset.specific:
+        return ()
+    if dataset.format != RAMP:
+        return tuple(file for file in (dataset.data_file, *dataset.extra_files) if file)
+    ours = (MANIFEST_NAME, *(prepared.name for prepared in folder.glob(f"{_PREPARED}*")))
+    dropped = (entry for entry in folder.iterdir() if entry.name not in ours)
+    files = (file for entry in dropped for file in (entry.rglob("*") if entry.is_dir() else (entry,)))
+    return tuple(sorted(file.relative_to(folder).as_posix() for file in files if file.is_file()))

@@ -45,7 +45,8 @@ def test_help_names_the_commands_and_the_exit_statuses() -> None:
     done = datarun("--help")
 
     assert done.returncode == 0
-    for word in ("init", "run", "pack", "check", "submit", "status", "doctor", "fsck", "demo", "Exit status", "78"):
+    commands = ("init", "run", "pack", "check", "submit", "kit", "status", "doctor", "fsck", "demo")
+    for word in (*commands, "Exit status", "78"):
         assert word in done.stdout
 
 

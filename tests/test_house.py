@@ -31,7 +31,7 @@ IN_ANY_INTERPRETER = {
 }  # fmt: skip
 MAY_IMPORT_SCIENCE = {
     "server", "prepare", "table", "specific", "splitters", "label_file", "fold", "workflow", "keeper", "results",
-    "writer", "mapped",
+    "writer", "mapped", "kit", "object_labels", "predictions", "json_items",
 }  # fmt: skip
 DURABLE_CALLS = {"fsync", "fdatasync", "syncfs", "rename", "replace", "renames"}
 

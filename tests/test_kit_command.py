@@ -19,6 +19,7 @@ from datarun_daemon.spool.layout import Spool
 from tests.daemon_process import RunningDaemon
 from tests.dropping import Desk
 from tests.kits import ESTIMATOR, N_TRAIN, PROBLEM, write_kit
+from tests.sshd import program, running_sshd
 
 DATARUN = Path(sys.executable).parent / "datarun"
 MINE = ("--submission", "mine")
@@ -95,6 +96,20 @@ def test_a_dataset_that_could_not_be_split_is_sent_again(kit: Path, tmp_path: Pa
         send_dataset(spool.root, kit_dataset(kit, "flowers"), wait_seconds=0.1)
 
     assert (spool.incoming_of(BundleKind.DATASETS) / "flowers/data/flowers/train.csv").is_file()
+
+
+def test_a_kit_goes_over_ssh_with_its_folders(kit: Path, tmp_path: Path) -> None:
+    program("rsync")
+    spool = Spool.create(tmp_path / "spool", shared=True)
+    show(spool, state="FAILED", dataset_sha256="")
+    dataset = kit_dataset(kit, "flowers")
+    with running_sshd(tmp_path / "sshd") as sshd, pytest.raises(NoAnswer):
+        send_dataset(sshd.url(spool.root), dataset, wait_seconds=0.1, ssh_options=sshd.options)
+
+    sent = spool.incoming_of(BundleKind.DATASETS) / "flowers"
+    assert [] == check(sent)
+    assert (kit / "data/flowers/train.csv").read_bytes() == (sent / "data/flowers/train.csv").read_bytes()
+    assert {0o775} == {folder.stat().st_mode & 0o777 for folder in (sent, sent / "data", sent / "data/flowers")}
 
 
 def test_waiting_tells_each_folds_end_and_that_one_of_them_is_bad(daemon: RunningDaemon, kit: Path) -> None:

@@ -9,7 +9,6 @@ from datarun_daemon.core.errors import DatarunError, Problem
 
 if TYPE_CHECKING:
     from datarun_daemon.client.answers import FoldId, Receipt
-    from datarun_daemon.client.predictions import Predictions
 
 
 class Rejected(DatarunError):
@@ -58,7 +57,7 @@ class UnknownFolds(DatarunError):
     exit_code = 66
 
     def __init__(
-        self, message: str, folds: Sequence[FoldId], found: Mapping[FoldId, Predictions] | None = None
+        self, message: str, folds: Sequence[FoldId], found: Mapping[FoldId, Any] | None = None
     ) -> None:
         #: the ids that are not known
         self.folds = list(folds)

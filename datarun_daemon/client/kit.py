@@ -158,7 +158,9 @@ def folds_of_kit(kit: Path) -> list[tuple[list[int], list[int]]]:
     return folds
 
 
-def send_dataset(location: str | Path, making: Making, *, wait_seconds: float) -> Sent:
+def send_dataset(
+    location: str | Path, making: Making, *, wait_seconds: float, ssh_options: Sequence[str] = ()
+) -> Sent:
     """The spool has a dataset of this name; what it has already is not sent again, unless it could not be split.
 
     Raises:
@@ -166,7 +168,7 @@ def send_dataset(location: str | Path, making: Making, *, wait_seconds: float) -
     """
     name = making.manifest["name"]
     what = f"dataset {name}"
-    transport = connected(location)
+    transport = connected(location, ssh_options)
     try:
         with tempfile.TemporaryDirectory(prefix="datarun-kit-") as scratch, rejections(what):
             folder = Path(scratch)

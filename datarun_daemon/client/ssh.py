@@ -109,7 +109,9 @@ class SshTransport:
             "-o", "ControlMaster=auto", "-o", f"ControlPath={own}/socket", "-o", "ControlPersist=60",
             *(("-p", str(place.port)) if place.port else ()), *(("-l", place.user) if place.user else ()),
         ]  # fmt: skip
-        self._finish = weakref.finalize(self, _hang_up, [*self._ssh, "-O", "exit", "--", place.host], own)
+        self._finish = weakref.finalize(
+            self, _hang_up, [*self._ssh, "-O", "exit", "--", place.host], own, os.getpid()
+        )
         try:
             self._check_spool()
         except BaseException:
@@ -257,7 +259,9 @@ class _Ended(TransferFailed):
         super().__init__(message)
 
 
-def _hang_up(command: Sequence[str], own: Path) -> None:
+def _hang_up(command: Sequence[str], own: Path, opener: int) -> None:
+    if os.getpid() != opener:
+        return  # in a forked child: the connection is its parent's, too
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         # it says so when no connection was left
         subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,

@@ -14,15 +14,17 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import FrameType, ModuleType
 from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
 
-from . import isolation, label_file, processes, specific, surroundings, wire, workflow
+from . import isolation, kit, label_file, predictions, processes, specific, surroundings, wire, workflow
 
 PACKAGE = "submission"
 FAILURE = "failure.json"
@@ -39,17 +41,13 @@ class SoftTimeLimitExceeded(BaseException):
     """Raised in the submission's code when its time is up; no Exception, so that few swallow it."""
 
 
-class WrongPredictions(Exception):
-    """What the submission returned can't be its predictions; the text is for its author."""
-
-
 @dataclass(frozen=True, slots=True)
 class Dataset:
     """What a keeper holds, and its folds see: no labels."""
 
     #: all rows of the training set, with what pandas keeps beside their labels (:func:`label_file.axes_of`)
     X_train: Any
-    #: all rows of the held-out test set
+    #: all rows of the held-out test set; None if there is none
     X_test: Any
     meta: Mapping[str, Any]
     #: the folder with the dataset's own code; then X_train and X_test are sealed
@@ -90,11 +88,11 @@ def main(dataset: Dataset, *, link: socket.socket, log: int, keeper: int, cores:
 class _Trained:
     """What the train phase leaves to the others."""
 
-    model: workflow.Model | specific.OwnModel
-    X_train: Any
-    X_test: Any
-    #: labels of the training rows
-    y: Any
+    predict_training_set: Callable[[], Any]
+    #: None: there is no test set
+    predict_test_set: Callable[[], Any] | None
+    #: what the columns of an array of predictions stand for, if anything tells
+    column_names: Callable[[Any], list[str] | None]
 
 
 class _Fold:
@@ -135,45 +133,65 @@ class _Fold:
 
     def _enter(self) -> None:
         surroundings.live_in(self._scratch)
-        package = ModuleType(PACKAGE)
-        package.__path__ = [self._submission]
-        sys.modules[PACKAGE] = package
-        sys.path.append(self._submission)
+        if self._dataset.meta["format"] != "ramp":  # a kit's workflow imports by path
+            package = ModuleType(PACKAGE)
+            package.__path__ = [self._submission]
+            sys.modules[PACKAGE] = package
+            sys.path.append(self._submission)
         record = isolation.enter(
             self._record, scratch=self._scratch, submission=self._submission, limits=self._job["limits"]
         )
         _write("isolation.json", record)
+
+    def _train(self) -> _Trained:
+        if self._dataset.meta["format"] == "ramp":
+            return self._train_kit()
+        (X, axes), X_test = self._open()
+        meta, elements = self._dataset.meta, self._job["elements"]
+        labels = meta["labels"]
+        train_is, _, y = label_file.received(self._rows, labels, self._job["rows"])
+        model: workflow.Model | specific.OwnModel
+        if meta["own_training"]:
+            classifies = "regressor" not in elements
+            given = self._given(y, train_is, axes)
+            model = specific.train(PACKAGE, X, given, train_is, classifies=classifies)
+        else:
+            X, X_test = (workflow.prepared(each, elements) for each in (X, X_test))
+            given = y
+            if axes is not None and isinstance(X, pd.DataFrame):
+                given = label_file.with_axes(y, axes, labels, train_is)
+            model = workflow.train(self._load, elements, X, given, train_is)
+        names = partial(_class_names, model, y)
+        return _Trained(partial(model.predict, X), partial(model.predict, X_test), names)
 
     def _open(self) -> tuple[tuple[Any, label_file.Axes | None], Any]:
         """Both sets. Those of a dataset with code of its own are opened here, before the submission is imported."""
         dataset = self._dataset
         if dataset.code is None:
             return dataset.X_train, dataset.X_test
-        gc.disable()  # a list of a million items is made here, and nothing of it is garbage
-        with specific.first_on_path(dataset.code):
+        with _without_garbage(), specific.first_on_path(dataset.code):
             opened = dataset.X_train.open(), dataset.X_test.open()
             if dataset.meta["own_training"]:
                 importlib.import_module(specific.MODULE)
-        gc.freeze()
-        gc.enable()
         return opened
 
-    def _train(self) -> _Trained:
-        (X, axes), X_test = self._open()
-        meta, elements = self._dataset.meta, self._job["elements"]
-        labels = meta["labels"]
-        train_is, y = label_file.received(self._rows, labels, self._job["rows"])
-        if meta["own_training"]:
-            classifies = "regressor" not in elements
-            given = label_file.masked(y, train_is, meta["n_train"])
-            given = given if axes is None else label_file.with_axes(given, axes, labels)
-            model = specific.train(PACKAGE, X, given, train_is, classifies=classifies)
-            return _Trained(model, X, X_test, y)
-        X, X_test = (workflow.prepared(each, elements) for each in (X, X_test))
-        given = y
-        if axes is not None and isinstance(X, pd.DataFrame):
-            given = label_file.with_axes(y, axes, labels, train_is)
-        return _Trained(workflow.train(self._load, elements, X, given, train_is), X, X_test, y)
+    def _train_kit(self) -> _Trained:
+        dataset = self._dataset
+        assert dataset.code is not None
+        with _without_garbage():
+            problem = kit.import_problem(dataset.code)
+            X, axes = dataset.X_train.open()
+            X_test = None if dataset.X_test is None else dataset.X_test.open()
+            train_is, valid_is, y = label_file.received(self._rows, dataset.meta["labels"], self._job["rows"])
+        model = kit.train(problem, self._submission, X, self._given(y, train_is, axes), (train_is, valid_is))
+        test = None if dataset.X_test is None else partial(model.predict, X_test, is_training_set=False)
+        return _Trained(partial(model.predict, X, is_training_set=True), test, model.column_names)
+
+    def _given(self, y: Any, train_is: Any, axes: label_file.Axes | None) -> Any:
+        """Labels of all training rows as their author had them, of which only the fold's own are true."""
+        meta = self._dataset.meta
+        given = label_file.masked(y, train_is, meta["n_train"], pickled=meta["labels"]["pickled"])
+        return given if axes is None else label_file.with_axes(given, axes, meta["labels"])
 
     def _load(self, element: str) -> ModuleType:
         name = f"{PACKAGE}.{element}"
@@ -185,25 +203,26 @@ class _Fold:
             raise workflow.ElementMissing(f"the submission has no file {element}.py") from None
 
     def _predict(self, trained: _Trained) -> None:
-        model, meta = trained.model, self._dataset.meta
-        predictions = as_numbers(model.predict(trained.X_train), rows=meta["n_train"], what="full train")
-        _save("full_train_predictions", predictions)
-        if model.classifies and predictions.ndim == 2:
-            _write(CLASSES, workflow.class_names(model.estimator, trained.y, predictions.shape[1]))
-        self._tell("validation")
-        predictions = as_numbers(model.predict(trained.X_test), rows=meta["n_test"], what="test")
-        _save("test_predictions", predictions)
+        meta = self._dataset.meta
+        save = partial(predictions.save, objects=meta["format"] == "ramp")
+        returned = trained.predict_training_set()
+        array = save("full_train_predictions", returned, rows=meta["n_train"], what="full train")
+        if array is not None:
+            _write(CLASSES, trained.column_names(array))
+        if trained.predict_test_set is not None:
+            self._tell("validation")
+            save("test_predictions", trained.predict_test_set(), rows=meta["n_test"], what="test")
         signal.setitimer(signal.ITIMER_REAL, 0)
-        self._tell("test")
+        self._tell("validation" if trained.predict_test_set is None else "test", is_last=True)
 
-    def _tell(self, word: str) -> None:
+    def _tell(self, word: str, *, is_last: bool = False) -> None:
         """Says that a phase has ended and waits until it has been measured."""
         if os.getpid() != self._pid:
             os._exit(0)  # a child that the submission forked came back here
         sys.stdout.flush()
         sys.stderr.flush()
         self._link.send(word.encode())
-        if word != "test" and wire.receive(self._link) is None:
+        if not is_last and wire.receive(self._link) is None:
             os._exit(0)
 
     def _fail(self, error: BaseException) -> None:
@@ -226,7 +245,7 @@ class _Fold:
 
     def _describe(self, error: BaseException) -> tuple[str, str]:
         """One line, and the whole story as log_messages have it (without the stage's tag)."""
-        if isinstance(error, WrongPredictions):
+        if isinstance(error, predictions.WrongPredictions):
             text = str(error)
             return " ".join(text.split()), f"{text} \n"
         message, log = surroundings.story(error, folders=self._folders)
@@ -245,30 +264,19 @@ class _Fold:
         return message[:2000], log
 
 
-def as_numbers(returned: Any, *, rows: int, what: str) -> Any:
-    """Predictions as an array that can be stored and read back anywhere: C order, little-endian, bool, int or float.
-
-    Raises WrongPredictions: not numbers, not 1-D or 2-D, no columns, or a row too many or too few.
-    """
-    array = np.asarray(returned)
-    if array.dtype.kind not in "biuf":
-        raise WrongPredictions(
-            f"Wrong {what} predictions: \n"
-            f"{type(returned).__name__} of dtype {array.dtype} instead of an array of numbers"
-        )
-    if array.ndim not in (1, 2) or 0 in array.shape[1:]:
-        raise WrongPredictions(
-            f"Wrong {what} prediction shape: \n{array.shape} instead of ({rows},) or ({rows}, number of columns)"
-        )
-    if len(array) != rows:
-        raise WrongPredictions(f"Wrong {what} prediction size: \n{len(array)} instead of {rows}")
-    dtype = np.dtype(np.float64) if array.dtype.itemsize > 8 else array.dtype.newbyteorder("<")
-    return np.ascontiguousarray(array, dtype)
+def _class_names(model: workflow.Model | specific.OwnModel, y: Any, array: Any) -> list[str] | None:
+    if not model.classifies or array.ndim == 1:
+        return None
+    return workflow.class_names(model.estimator, y, array.shape[1])
 
 
-def _save(name: str, array: Any) -> None:
-    with open(f"{name}.npy", "wb") as file:
-        np.lib.format.write_array(file, array, version=(1, 0), allow_pickle=False)
+@contextmanager
+def _without_garbage() -> Iterator[None]:
+    """For making lists of a million items, nothing of which is garbage."""
+    gc.disable()
+    yield
+    gc.freeze()
+    gc.enable()
 
 
 def _write(name: str, value: object) -> None:

@@ -21,8 +21,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import fold, mapped, processes, specific, wire, writer
-from .watched_fold import PHASES, WatchedFold
+from . import dataset_code, fold, mapped, processes, wire, writer
+from .watched_fold import WatchedFold
 
 _POLL_SECONDS = 0.25
 _TELL_SECONDS = 1.0
@@ -68,9 +68,9 @@ def main(link: socket.socket, folder: str, *, server: int, told: dict[str, Any],
 def _load(folder: Path) -> fold.Dataset:
     """What a dataset's own code had a hand in stays sealed: opening it may run that code, which only folds may."""
     meta = json.loads((folder / "meta.json").read_bytes())
-    if meta["specific"]:
-        code = str(folder / specific.CODE)
-        return fold.Dataset(mapped.Sealed(folder / "X_train"), mapped.Sealed(folder / "X_test"), meta, code)
+    if meta["format"] != "standard":
+        X_test = mapped.Sealed(folder / "X_test") if meta["test_set"] else None
+        return fold.Dataset(mapped.Sealed(folder / "X_train"), X_test, meta, str(folder / dataset_code.CODE))
     return fold.Dataset(mapped.load(folder / "X_train"), mapped.load(folder / "X_test"), meta)
 
 
@@ -134,7 +134,10 @@ class _Keeper:
             "rows": job["rows"],
         }
         spare = self._take_spare()
-        running = WatchedFold(job, pid=spare.pid, pidfd=spare.pidfd, link=spare.link, log=spare.log, lock=lock)
+        running = WatchedFold(
+            job, pid=spare.pid, pidfd=spare.pidfd, link=spare.link, log=spare.log, lock=lock,
+            tests=self._dataset.meta["test_set"],
+        )  # fmt: skip
         with contextlib.suppress(OSError):  # it has ended while it waited: its end is seen, and told, like any other
             wire.send(spare.link, order, [rows])
         os.close(rows)
@@ -206,7 +209,7 @@ class _Keeper:
     def _phase_ended(self, running: WatchedFold) -> None:
         phase = running.phase
         took = running.phase_ended()
-        if phase == PHASES[-1]:
+        if phase == running.phases[-1]:
             running.phases_done.append(phase)
             running.succeed()
             running.kill()

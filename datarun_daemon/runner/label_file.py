@@ -1,4 +1,4 @@
-"""The labels of a training set: rows of a fixed width in one file that only the daemon opens.
+"""The labels of a training set, numbers or text: rows of a fixed width in one file that only the daemon opens.
 
 The daemon cuts the rows of a fold out of it without numpy (``labels.py``); the fold makes of them what a
 plain script would have in its hands.
@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from . import object_labels
 from .unusable import Unusable
 
 FILE = "y_train.npy"
 _MAX_TEXT_BYTES = 4 << 30
-#: what pandas keeps beside the values: "series" or "frame", the index, and the name or the columns
+#: what pandas keeps beside the values: "series" or "frame", the index, and the name or the columns; or "list"
 Axes = tuple[str, Any, Any]
 
 
@@ -50,7 +51,12 @@ def store(y: Any, folder: Path, *, what: str) -> dict[str, Any]:
     with open(descriptor, "wb") as file:
         np.lib.format.write_array(file, values, version=(1, 0), allow_pickle=False)
     _, described = describe(folder)
-    return described | {"given_dtype": str(given.dtype), "pandas_dtype": str(getattr(y, "dtype", ""))}
+    return described | given_as(y, given.dtype)
+
+
+def given_as(y: Any, dtype: Any) -> dict[str, Any]:
+    """What the file itself can't tell."""
+    return {"given_dtype": str(dtype), "pandas_dtype": str(y.dtype) if isinstance(y, pd.Series) else ""}
 
 
 def _as_text(values: Any, what: str) -> Any:
@@ -95,34 +101,59 @@ def describe(folder: Path) -> tuple[int, dict[str, Any]]:
         "offset": offset,
         "columns": columns,
         "row_bytes": row_bytes,
+        "pickled": False,
     }
 
 
-def received(descriptor: int, labels: Mapping[str, Any], count: int) -> tuple[Any, Any]:
-    """Row numbers, shape (count,) int64, and the labels of these rows as the array that its author had."""
+def load(folder: Path) -> tuple[int, Any]:
+    """How many rows there are, and their labels; None where these are pickles, which only folds open.
+
+    Raises OSError, ValueError.
+    """
+    if (folder / object_labels.INDEX).exists():
+        return object_labels.describe(folder), None
+    y = np.load(folder / FILE, allow_pickle=False)
+    return len(y), y
+
+
+def received(descriptor: int, labels: Mapping[str, Any], counts: tuple[int, int]) -> tuple[Any, Any, Any]:
+    """Row numbers train_is and test_is, int64, so many of each; and the labels of train_is as their author had them.
+
+    Pickled labels run what their pickles say.
+    """
     with open(descriptor, "rb") as file:
         data = bytearray(file.read())
+    count, others = counts
+    train_is, test_is = np.frombuffer(data, "<i8", count), np.frombuffer(data, "<i8", others, offset=8 * count)
+    begin = 8 * (count + others)
+    if labels["pickled"]:
+        return train_is, test_is, object_labels.opened(data[begin:], count, stacked=labels["stacked"])
     columns = labels["columns"]
-    values = np.frombuffer(data, labels["dtype"], count * max(1, columns), offset=8 * count)
+    values = np.frombuffer(data, labels["dtype"], count * max(1, columns), offset=begin)
     values = values.astype(labels["given_dtype"], copy=False)
-    return np.frombuffer(data, "<i8", count), values.reshape(count, columns) if columns else values
+    return train_is, test_is, values.reshape(count, columns) if columns else values
 
 
-def masked(y: Any, train_is: Any, rows: int) -> Any:
+def masked(y: Any, train_is: Any, rows: int, *, pickled: bool) -> Any:
     """Labels for all rows, of which only those of ``train_is`` are true.
 
-    The others are NaN where labels are floating numbers, else a copy of the first training row's: nothing
-    that computes with all of them learns of a label that is not its own.
+    The others are NaN where labels are floating numbers, None where they were pickled objects, else a copy of the
+    first training row's: nothing that computes with all of them learns of a label that is not its own.
     """
     everywhere = np.empty((rows, *y.shape[1:]), y.dtype)
-    everywhere[:] = np.nan if y.dtype.kind == "f" else y[0]
+    if y.dtype.kind == "f":
+        everywhere[:] = np.nan
+    elif y.dtype.kind != "O" or not pickled:
+        everywhere[:] = y[0]
     everywhere[train_is] = y
     return everywhere
 
 
 def with_axes(y: Any, axes: Axes, labels: Mapping[str, Any], rows: Any = slice(None)) -> Any:
-    """A Series or DataFrame as its author had it (a frame's columns in one dtype); ``rows`` are those of y."""
+    """A list, Series or DataFrame as its author had it (a frame's columns in one dtype); ``rows`` are those of y."""
     kind, index, name = axes
+    if kind == "list":
+        return y.tolist()
     if kind == "series":
         return pd.Series(y, index=index[rows], name=name, dtype=labels["pandas_dtype"])
     return pd.DataFrame(y, index=index[rows], columns=name)

@@ -140,9 +140,9 @@ class Pool:
             "submission_folder": str(job.submission_folder),
             "elements": job.elements,
             "limits": asdict(job.limits),
-            "rows": len(job.train_is),
+            "rows": [len(job.train_is), len(job.test_is)],
         }
-        rows = keeper.labels.file_for(job.train_is)
+        rows = keeper.labels.file_for(job.train_is, job.test_is)
         lock = disk.lock(job.run_folder / "lock")
         if lock is None:
             os.close(rows)

@@ -24,14 +24,15 @@ from typing import Any, NoReturn
 import numpy as np
 import pandas as pd
 
-from . import label_file, mapped, processes, specific, splitters, table, wire
+from . import dataset_code, kit, label_file, mapped, object_labels, processes, specific, splitters, table, wire
+from .labels import META_VERSION
 from .unusable import Unusable
 from .watched_task import DaemonGone, Say, WatchedTask
 
-META_VERSION = 1
 _FOLDS_A_PACKET = 1000
 _LABELS = "labels"
-_DATA = ("X_train", "X_test")
+#: of datasets with code of their own, by format
+_OWN_CODE: dict[str, Any] = {"custom": specific, "ramp": kit}
 
 
 def main(link: socket.socket, task: dict[str, Any], *, server: int) -> NoReturn:
@@ -66,9 +67,10 @@ def _work(task: dict[str, Any], say: Say) -> None:
             for start in range(0, len(folds), _FOLDS_A_PACKET):
                 say({"op": "folds", "folds": folds[start : start + _FOLDS_A_PACKET]})
             return {"op": "generated"}
-        if task["specific"]:
-            return {"op": "prepared", **specific.split(task, doing=lambda what: say({"op": "doing", "what": what}))}
-        return {"op": "prepared", **table.split(task)}
+        own = _OWN_CODE.get(task["format"])
+        if own is None:
+            return {"op": "prepared", **table.split(task)}
+        return {"op": "prepared", **own.split(task, doing=lambda what: say({"op": "doing", "what": what}))}
 
     say(_answer(do, task))
 
@@ -97,48 +99,57 @@ def _describe(task: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:
     Raises Unusable: something is not there, or not what it should be. OSError.
     """
     folder = Path(task["prepared_folder"])
-    data_files = [file for name in _DATA for file in mapped.files_of(folder / name)]
+    n_test = told.get("n_test")
+    if not isinstance(n_test, int) or n_test < (0 if task["format"] == "ramp" else 1):
+        raise Unusable(f"{n_test!r} rows of test data; at least one is expected")
+    sets = ("X_train", "X_test") if n_test else ("X_train",)
+    data_files = [file for name in sets for file in mapped.files_of(folder / name)]
     for entry in os.scandir(folder):
         if entry.name != _LABELS and folder / entry.name not in data_files:
             _remove(entry.path)
-    n_train, labels = _checked_labels(folder / _LABELS)
+    label_files, n_train, labels = _checked_labels(folder / _LABELS, told["labels"])
     for file in data_files:
         _check(file, stat.S_ISREG)
-    n_test = told.get("n_test")
-    if not isinstance(n_test, int) or n_test < 1:
-        raise Unusable(f"{n_test!r} rows of test data; at least one is expected")
-    given = {key: str(told["labels"][key]) for key in ("given_dtype", "pandas_dtype")}
     code: list[Path] = []
-    if task["specific"]:
-        names = [name for name in {*task["files"], task["specific"]} if name.endswith(".py")]
-        code = specific.copy_files(task, sorted(names), folder / specific.CODE)
+    own = _OWN_CODE.get(task["format"])
+    if own is not None:
+        names = own.code_names({*task["files"], task["specific"]})
+        code = dataset_code.copy_files(task, names, folder / dataset_code.CODE, python_file=own.FILE)
     meta = {
         "version": META_VERSION,
+        "format": task["format"],
         "n_train": n_train,
         "n_test": n_test,
+        "test_set": n_test > 0,
         "target": task["target_column"] or "y",
         "x_kind": str(told["x_kind"]),
-        "specific": bool(task["specific"]),
         "own_training": bool(task["specific"]) and bool(told["own_training"]),
-        "labels": labels | given,
+        "labels": labels,
         "python": platform.python_version(),
         "numpy": np.__version__,
         "pandas": pd.__version__,
     }
     meta_file = folder / "meta.json"
     meta_file.write_text(json.dumps(meta, indent=1) + "\n")
-    files = [folder / _LABELS / label_file.FILE, *data_files, *code, meta_file]
+    files = [*label_files, *data_files, *code, meta_file]
     names = [str(file.relative_to(folder)) for file in files]
     return {"op": "prepared", "n_train": n_train, "n_test": n_test, "files": names}
 
 
-def _checked_labels(folder: Path) -> tuple[int, dict[str, Any]]:
+def _checked_labels(folder: Path, told: dict[str, Any]) -> tuple[list[Path], int, dict[str, Any]]:
+    """The files, how many rows they hold, and what tells how to read these."""
     _check(folder, stat.S_ISDIR)
+    pickled = bool(told["pickled"])
+    files = [folder / name for name in (object_labels.FILES if pickled else (label_file.FILE,))]
     for entry in os.scandir(folder):
-        if entry.name != label_file.FILE:
+        if folder / entry.name not in files:
             _remove(entry.path)
+    given = {key: str(told[key]) for key in ("given_dtype", "pandas_dtype")}
     try:
-        return label_file.describe(folder)
+        if pickled:
+            return files, object_labels.describe(folder), given | {"pickled": True, "stacked": bool(told["stacked"])}
+        rows, labels = label_file.describe(folder)
+        return files, rows, labels | given
     except (ValueError, SyntaxError, TypeError, RecursionError) as error:
         raise Unusable(f"the stored labels were changed by the dataset's code: {error}") from None
 

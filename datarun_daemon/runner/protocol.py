@@ -73,6 +73,8 @@ class FoldJob:
     #: JSON values that go into result.json as they are, where no key of ours is in the way
     facts: Mapping[str, object] = field(default_factory=dict)
     environment: str = DEFAULT_ENVIRONMENT
+    #: typecode 'q'; validation rows of the training set, which only workflows of RAMP kits are told
+    test_is: array[int] = field(default_factory=lambda: array("q"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,8 @@ class PrepareTask:
     environment: str = DEFAULT_ENVIRONMENT
     #: the Python file with the dataset's own functions; empty for the standard format
     specific: str = ""
-    #: names of the files that the dataset's own code may see; copies of them are where it works
+    #: names of the files that the dataset's own code may see; copies of them are where it works. Those of a RAMP kit
+    #: may be paths
     files: tuple[str, ...] = ()
     #: where these files are; only read
     dataset_folder: Path | None = None
@@ -102,6 +105,12 @@ class PrepareTask:
     wall_seconds: float = 3600.0
     #: on top of the libraries; 0 for no limit
     memory_bytes: int = 0
+    #: standard, custom or ramp; by default custom where there is a Python file, else standard
+    format: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.format:
+            object.__setattr__(self, "format", "custom" if self.specific else "standard")
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +213,7 @@ class Prepared:
     dataset: str
     prepared_folder: Path
     n_train: int
+    #: 0: a RAMP kit without a test set
     n_test: int
     #: every file of the folder, to be made durable
     files: tuple[Path, ...]

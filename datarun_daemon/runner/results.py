@@ -16,12 +16,12 @@ import json
 import os
 import stat
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from . import fold, log_ring
+from . import fold, json_items, log_ring
 
 _FAILURE_BYTES = 2_000_000
 _CLASSES_BYTES = 4_000_000
@@ -33,7 +33,8 @@ _ARRAYS = (
     ("full_train_predictions", "validation", "n_train", "full train"),
     ("test_predictions", "test", "n_test", "test"),
 )
-_PHASES = ("train", "validation", "test")
+#: by state: what there is to say
+_GOOD_ENDS = {"TESTED": None, "VALIDATED_ONLY": "the kit has no test set"}
 
 
 class Unacceptable(Exception):
@@ -61,7 +62,7 @@ def write(job: dict[str, Any], outcome: dict[str, Any]) -> None:
         os.close(scratch)
     _remove(folder, "scratch")
     result["files"] = files
-    _write_file(f"{out}/result.json", json.dumps(result, indent=1).encode() + b"\n")
+    _write_file(f"{out}/result.json", [json.dumps(result, indent=1).encode() + b"\n"])
 
 
 def _write_parts(
@@ -74,19 +75,23 @@ def _write_parts(
     for name, phase, rows, what in _ARRAYS:
         if phase not in outcome["phases_done"]:
             break
+        limit_bytes = job["limits"]["predictions_bytes"]
         try:
-            array = _read_predictions(scratch, f"{name}.npy", job["meta"][rows], job["limits"]["predictions_bytes"])
+            if job["meta"]["format"] == "ramp" and _is_there(scratch, f"{name}.json"):
+                files[f"{name}.json"] = _pass_items(scratch, f"{name}.json", out, job["meta"][rows], limit_bytes)
+                continue
+            array = _read_predictions(scratch, f"{name}.npy", job["meta"][rows], limit_bytes)
         except Unacceptable as error:
             verdict = _error(phase, f"Wrong {what} predictions: {error}", f"Wrong {what} predictions: \n{error} \n")
             break
         shown = _columns(array, classes, job)
         files[f"{name}.npy"] = _write_npy(f"{out}/{name}.npy", array)
-        files[f"{name}.csv"] = _write_csv(f"{out}/{name}.csv", array, shown)
+        files[f"{name}.csv"] = _write_file(f"{out}/{name}.csv", _csv(array, shown))
     log_limit = job["limits"]["log_bytes"]
     log = log_ring.collect(job["run_folder"], **outcome["printed"], limit_bytes=log_limit)
     if verdict["log_messages"]:
         log += (b"" if log.endswith(b"\n") or not log else b"\n") + verdict["log_messages"].encode()
-    files["log.txt"] = _write_file(f"{out}/log.txt", log)
+    files["log.txt"] = _write_file(f"{out}/log.txt", [log])
     result = {
         **_passed_on(job["run_folder"]),
         **job["told"],
@@ -102,17 +107,20 @@ def _write_parts(
 
 def _verdict(scratch: int, outcome: dict[str, Any]) -> dict[str, Any]:
     """state, stage, message and log_messages."""
-    if outcome["state"] == "TESTED":
-        return {"state": "TESTED", "stage": None, "message": None, "log_messages": ""}
+    if outcome["state"] in _GOOD_ENDS:
+        message = _GOOD_ENDS[outcome["state"]]
+        return {"state": outcome["state"], "stage": None, "message": message, "log_messages": ""}
     message, log = outcome["message"], outcome["log"]
     if message is None:
         message, log = _failure(scratch)
-    return _error(outcome["stage"], message, log, state=outcome["state"])
+    if outcome["state"] != "ERROR":  # cancelled: no fault of the submission, and so without a stage
+        return {"state": outcome["state"], "stage": None, "message": message, "log_messages": log}
+    return _error(outcome["stage"], message, log)
 
 
-def _error(stage: str, message: str, log: str, *, state: str = "ERROR") -> dict[str, Any]:
+def _error(stage: str, message: str, log: str) -> dict[str, Any]:
     """Spelled as the REST service did: whoever reads log_messages looks for the tag."""
-    return {"state": state, "stage": stage, "message": message, "log_messages": f"{log} - ERROR({stage})\n"}
+    return {"state": "ERROR", "stage": stage, "message": message, "log_messages": f"{log} - ERROR({stage})\n"}
 
 
 def _failure(scratch: int) -> tuple[str, str]:
@@ -150,7 +158,10 @@ def _classes(scratch: int) -> list[str] | None:
 def _columns(array: Any, classes: list[str] | None, job: dict[str, Any]) -> list[str]:
     target = job["meta"]["target"]
     count = 1 if array.ndim == 1 else array.shape[1]
-    if array.ndim == 1 or "regressor" in job["told"]["elements"]:
+    is_kit = job["meta"]["format"] == "ramp"
+    if is_kit and classes is not None and len(classes) == count:
+        return classes
+    if is_kit or array.ndim == 1 or "regressor" in job["told"]["elements"]:
         return [target] if count == 1 else [f"{target}_{number}" for number in range(count)]
     if classes is not None and len(classes) == count:
         return classes
@@ -197,6 +208,13 @@ def _read_json(scratch: int, name: str, limit_bytes: int) -> Any:
             raise Unacceptable(f"{name} is no JSON: {error}") from None
 
 
+def _is_there(folder: int, name: str) -> bool:
+    with contextlib.suppress(OSError):
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+        return True
+    return False
+
+
 def _open(folder: int, name: str, limit_bytes: int) -> io.BufferedReader:
     """A regular file of at most that size, right in the folder. Raises Unacceptable."""
     try:
@@ -210,40 +228,40 @@ def _open(folder: int, name: str, limit_bytes: int) -> io.BufferedReader:
     return open(descriptor, "rb")
 
 
+def _pass_items(scratch: int, name: str, out: str, rows: int, limit_bytes: int) -> dict[str, Any]:
+    """The list that a fold left is in ``out``, written by us an item at a time. Raises Unacceptable."""
+    with contextlib.closing(_open(scratch, name, limit_bytes)) as file:
+        try:
+            return _write_file(f"{out}/{name}", json_items.lines(json_items.items(file, rows)))
+        except (json_items.NoJson, ValueError, RecursionError) as error:
+            os.unlink(f"{out}/{name}")
+            raise Unacceptable(str(error)) from None
+
+
 def _write_npy(path: str, array: Any) -> dict[str, Any]:
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
-    return _write_file(path, header.getvalue(), array.reshape(-1).view(np.uint8).data)
+    return _write_file(path, [header.getvalue(), array.reshape(-1).view(np.uint8).data])
 
 
-def _write_csv(path: str, array: Any, columns: Sequence[str]) -> dict[str, Any]:
+def _csv(array: Any, columns: Sequence[str]) -> Iterator[bytes]:
     """A row number, then the values so that reading them gives the same numbers."""
-    digest, size = hashlib.sha256(), 0
     header = io.StringIO()
     csv.writer(header, lineterminator="\n").writerow(["row", *columns])
+    yield header.getvalue().encode(errors="replace")
     table = array.reshape(len(array), -1)
-    with open(path, "xb") as file:
-        chunk = header.getvalue().encode(errors="replace")
-        for start in range(0, len(table) + 1, _CSV_ROWS_AT_ONCE):
-            rows = table[start : start + _CSV_ROWS_AT_ONCE].tolist()
-            lines = [f"{number},{','.join(map(repr, row))}\n" for number, row in enumerate(rows, start)]
-            chunk += "".join(lines).encode()
-            file.write(chunk)
-            digest.update(chunk)
-            size += len(chunk)
-            chunk = b""
-    return {"bytes": size, "sha256": digest.hexdigest()}
+    for start in range(0, len(table), _CSV_ROWS_AT_ONCE):
+        rows = table[start : start + _CSV_ROWS_AT_ONCE].tolist()
+        yield "".join([f"{number},{','.join(map(repr, row))}\n" for number, row in enumerate(rows, start)]).encode()
 
 
-def _write_file(path: str, *parts: Any) -> dict[str, Any]:
+def _write_file(path: str, parts: Iterable[Any]) -> dict[str, Any]:
     digest, size = hashlib.sha256(), 0
-    with open(path, "xb", 0) as file:
+    with open(path, "xb") as file:
         for part in parts:
-            view = memoryview(part)
-            digest.update(view)
-            size += view.nbytes
-            while view.nbytes:
-                view = view[file.write(view) :]
+            digest.update(part)
+            size += memoryview(part).nbytes
+            file.write(part)
     return {"bytes": size, "sha256": digest.hexdigest()}
 
 

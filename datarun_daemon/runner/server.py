@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import importlib.metadata
 import os
 import platform
 import select
@@ -54,6 +55,8 @@ def main(control: int) -> NoReturn:
     prepare_to_fork()
     link = socket.socket(fileno=control)
     packages = {name: str(sys.modules[module].__version__) for name, module in _PACKAGES.items()}
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # only RAMP kits need it, and only in folds
+        packages["ramp-workflow"] = importlib.metadata.version("ramp-workflow")
     known = {"python": platform.python_version(), "packages": packages}
     with contextlib.suppress(OSError):  # the daemon is gone already: heard below
         wire.send(link, {"op": "ready", "threads": len(os.listdir("/proc/self/task")), **known})

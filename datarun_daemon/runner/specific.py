@@ -1,7 +1,4 @@
-"""A dataset's own code: the functions of its Python file, called as a plain script would call them.
-
-That code is a stranger's. It runs in a worker that splits the dataset, and in folds, nowhere else; what it
-stored is opened only there too.
+"""Datasets in the custom format: the functions of a Python file split them, and may train and test submissions.
 
 The file is imported as ``specific`` whatever it is called, so that what it pickled finds its classes again.
 """
@@ -9,32 +6,24 @@ The file is imported as ``specific`` whatever it is called, so that what it pick
 from __future__ import annotations
 
 import importlib
-import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
-from . import label_file, mapped, surroundings
+from . import label_file, surroundings
+from .dataset_code import WORK, DatasetCode, copy_files, rows_of
 from .unusable import Unusable
 
 MODULE = "specific"
-#: below the prepared folder: where the dataset's code works, and may write; gone once the dataset is split
-WORK = "work"
-#: below the prepared folder: its Python files, and nothing that holds a label
-CODE = "code"
+FILE = f"{MODULE}.py"
 _SPLITS = ("prepare_data", "get_train_data", "get_test_data")
 _TRAINS = ("train_submission", "test_submission")
-_TRACEBACK_CHARACTERS = 4000
-_MESSAGE_CHARACTERS = 500
-
-T = TypeVar("T")
 
 
 def split(task: dict[str, Any], *, doing: Callable[[str], None]) -> dict[str, Any]:
@@ -47,117 +36,53 @@ def split(task: dict[str, Any], *, doing: Callable[[str], None]) -> dict[str, An
     """
     folder = Path(task["prepared_folder"])
     work = folder / WORK
-    copy_files(task, sorted({*task["files"], task["specific"]}), work)
+    copy_files(task, sorted({*task["files"], task["specific"]}), work, python_file=FILE)
     surroundings.live_in(str(work))
     np.random.seed()  # children of one parent share its state
-    code = _Code(task["specific"], str(work), doing)
-    code.load()
-    code.call("prepare_data")
-    X, y = code.pair("get_train_data")
-    X_test, y_test = code.pair("get_test_data")
-    code.check_rows("get_train_data", X, y)
-    n_test = code.check_rows("get_test_data", X_test, y_test)
-    y = code.labels("get_train_data", y)
-    labels = label_file.store(y, folder / "labels", what=f"y of get_train_data of {task['specific']}")
-    code.pickled("get_train_data", (X, label_file.axes_of(y))).write(folder / "X_train")
-    code.pickled("get_test_data", X_test).write(folder / "X_test")
-    return {"n_test": n_test, "x_kind": "own", "own_training": code.trains, "labels": labels}
+    code = DatasetCode(task["specific"], str(work), doing)
+    sys.path.insert(0, str(work))
+    code.load(partial(importlib.import_module, MODULE))
+    trains = _check_functions(code, task["specific"])
+    code.call("prepare_data", str(work))
+    X, y = code.pair("get_train_data", code.call("get_train_data", str(work)))
+    X_test, y_test = code.pair("get_test_data", code.call("get_test_data", str(work)))
+    _check_rows(code, "get_train_data", X, y)
+    n_test = _check_rows(code, "get_test_data", X_test, y_test)
+    if not label_file.axes_of(y):
+        y = code.run(f"making an array of y of {code.where('get_train_data')}", partial(np.asarray, y))
+    labels = label_file.store(y, folder / "labels", what=f"y of {code.where('get_train_data')}")
+    code.pickled("get_train_data", "X", (X, label_file.axes_of(y))).write(folder / "X_train")
+    code.pickled("get_test_data", "X", X_test).write(folder / "X_test")
+    return {"n_test": n_test, "x_kind": "own", "own_training": trains, "labels": labels}
 
 
-def copy_files(task: dict[str, Any], names: Iterable[str], folder: Path) -> list[Path]:
-    """These files of the dataset lie in the new folder, and the Python file is called specific.py there.
-
-    Raises Unusable (two files of that name), OSError.
-    """
-    folder.mkdir(parents=True)
-    copies = []
-    for name in names:
-        copy = folder / (f"{MODULE}.py" if name == task["specific"] else name)
-        if copy in copies:
-            raise Unusable(f"{task['specific']} is imported as {MODULE}.py, and there is another file of that name")
-        copies.append(copy)
-        shutil.copyfile(Path(task["dataset_folder"]) / name, copy)
-    return copies
+def _check_functions(code: DatasetCode, file: str) -> bool:
+    """Whether it trains and tests submissions itself. Raises Unusable: functions are missing."""
+    missing = [name for name in _SPLITS if not code.defines(name)]
+    if missing:
+        expected = ", ".join(f"{name}(path)" for name in _SPLITS)
+        raise Unusable(f"{file} defines no {' and no '.join(missing)}; {expected} are expected")
+    trains = [name for name in _TRAINS if code.defines(name)]
+    if len(trains) == 1:
+        (other,) = set(_TRAINS).difference(trains)
+        raise Unusable(f"{file} defines {trains[0]} and no {other}; both are expected, or neither")
+    return bool(trains)
 
 
-class _Code:
-    """The functions of a dataset, called one after the other; what goes wrong in them is told as theirs."""
+def _check_rows(code: DatasetCode, function: str, X: Any, y: Any) -> int:
+    """How many there are. Raises Unusable: none, or not one label for each."""
+    rows, labels = (code.count(function, name, value) for name, value in (("X", X), ("y", y)))
+    where = code.where(function)
+    if rows != labels:
+        raise Unusable(f"{where} returned X with {rows} rows and y with {labels}; one label a row is expected")
+    if not rows:
+        raise Unusable(f"{where} returned no rows; at least one is expected")
+    return rows
 
-    def __init__(self, name: str, folder: str, doing: Callable[[str], None]) -> None:
-        self._name = name
-        self._folder = folder
-        self._doing = doing
-        self._module = ModuleType(MODULE)
 
-    def load(self) -> None:
-        sys.path.insert(0, self._folder)
-        self._module = self._run(f"the import of {self._name}", partial(importlib.import_module, MODULE))
-        missing = [name for name in _SPLITS if not self._defines(name)]
-        if missing:
-            expected = ", ".join(f"{name}(path)" for name in _SPLITS)
-            raise Unusable(f"{self._name} defines no {' and no '.join(missing)}; {expected} are expected")
-        trains = [name for name in _TRAINS if self._defines(name)]
-        if len(trains) == 1:
-            (other,) = set(_TRAINS).difference(trains)
-            raise Unusable(f"{self._name} defines {trains[0]} and no {other}; both are expected, or neither")
-
-    @property
-    def trains(self) -> bool:
-        """It trains and tests submissions itself."""
-        return self._defines(_TRAINS[0])
-
-    def _defines(self, name: str) -> bool:
-        return callable(getattr(self._module, name, None))
-
-    def call(self, function: str) -> Any:
-        return self._run(f"{function} of {self._name}", partial(getattr(self._module, function), self._folder))
-
-    def pair(self, function: str) -> tuple[Any, Any]:
-        """Raises Unusable: it failed, or did not return two things."""
-        returned = self.call(function)
-        if not isinstance(returned, tuple | list) or len(returned) != 2:
-            kind = type(returned).__name__
-            some = f"{kind} of {len(returned)}" if isinstance(returned, tuple | list) else kind
-            raise Unusable(f"{function} of {self._name} returned {some}; a pair is expected: X, y")
-        return returned[0], returned[1]
-
-    def check_rows(self, function: str, X: Any, y: Any) -> int:
-        """How many there are. Raises Unusable: none, or not one label for each."""
-        where = f"{function} of {self._name}"
-        rows, labels = (
-            self._run(f"counting the rows of {name} of {where}", partial(rows_of, value))
-            for name, value in (("X", X), ("y", y))
-        )
-        if rows != labels:
-            raise Unusable(f"{where} returned X with {rows} rows and y with {labels}; one label a row is expected")
-        if not rows:
-            raise Unusable(f"{where} returned no rows; at least one is expected")
-        return rows
-
-    def labels(self, function: str, y: Any) -> Any:
-        """A Series or DataFrame as it is, everything else as an array."""
-        what = f"making an array of y of {function} of {self._name}"
-        array = self._run(what, partial(np.asarray, y))
-        return y if label_file.axes_of(y) else array
-
-    def pickled(self, function: str, value: object) -> mapped.Pickled:
-        return self._run(f"pickling X of {function} of {self._name}", partial(mapped.pickled, value))
-
-    def _run(self, what: str, act: Callable[[], T]) -> T:
-        self._doing(what)
-        try:
-            return act()
-        except BaseException as error:
-            raise Unusable(f"{what} failed: {self._story(error)}") from None
-
-    def _story(self, error: BaseException) -> str:
-        try:
-            message, text = surroundings.story(error, folders=[self._folder])
-        except BaseException as second:  # an exception whose text raises
-            return f"{type(error).__name__} (and {type(second).__name__} on showing it)"
-        if len(text) > _TRACEBACK_CHARACTERS:
-            text = f"[…]{text[-_TRACEBACK_CHARACTERS:]}"
-        return f"{message[:_MESSAGE_CHARACTERS]}\n{text.rstrip()}"
+def code_names(names: Iterable[str]) -> list[str]:
+    """Of the dataset's files those that folds may see: none that can hold a label."""
+    return sorted(name for name in names if name.endswith(".py"))
 
 
 @contextmanager
@@ -167,12 +92,6 @@ def first_on_path(folder: str) -> Iterator[None]:
     yield
     sys.path.remove(folder)
     sys.path.append(folder)
-
-
-def rows_of(value: Any) -> int:
-    """Of what has a shape (arrays, frames, sparse matrices), or else a length."""
-    shape = getattr(value, "shape", None)
-    return int(shape[0]) if shape else len(value)
 
 
 @dataclass(frozen=True, slots=True)

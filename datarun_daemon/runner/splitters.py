@@ -21,9 +21,9 @@ def generate(task: dict[str, Any]) -> list[list[int]]:
 
     Raises Unusable, OSError.
     """
-    y = np.load(Path(task["prepared_folder"]) / "labels" / label_file.FILE, allow_pickle=False)
+    rows, y = label_file.load(Path(task["prepared_folder"]) / "labels")
     splitter = _splitter(task["splitter"], task["parameters"])
-    X = np.zeros((len(y), 1))
+    X = np.zeros((rows, 1))
     try:
         count = splitter.get_n_splits(X, y)
         if count > task["max_folds"]:
@@ -32,12 +32,12 @@ def generate(task: dict[str, Any]) -> list[list[int]]:
         for train_is, test_is in islice(splitter.split(X, y), task["max_folds"]):
             if not len(train_is) or not len(test_is):
                 raise Unusable(f"{task['splitter']} leaves a fold without training or validation rows")
-            rows = np.concatenate([train_is, test_is]).astype("<i8")
-            parts.append(rows)
-            folds.append([offset, len(train_is), len(test_is), int(rows.max())])
-            offset += len(rows)
+            numbers = np.concatenate([train_is, test_is]).astype("<i8")
+            parts.append(numbers)
+            folds.append([offset, len(train_is), len(test_is), int(numbers.max())])
+            offset += len(numbers)
     except (ValueError, TypeError, AttributeError, ArithmeticError, IndexError) as error:
-        raise Unusable(f"{task['splitter']} can't split {len(y)} rows: {error}") from None
+        raise Unusable(f"{task['splitter']} can't split {rows} rows: {error}") from None
     if not folds:
         raise Unusable(f"{task['splitter']} makes no folds")
     with open(task["indices_file"], "xb") as file:

@@ -30,7 +30,13 @@ MEMORY_MEASURE = (
 class WatchedFold:
     """One attempt: its process, what it was told to do, and how far it has come."""
 
-    def __init__(self, job: dict[str, Any], *, pid: int, pidfd: int, link: socket.socket, log: int, lock: int) -> None:
+    def __init__(
+        self, job: dict[str, Any], *, pid: int, pidfd: int, link: socket.socket, log: int, lock: int, tests: bool
+    ) -> None:
+        """
+        Args:
+            tests: there is a test set, and so a last phase.
+        """
         self.job = job
         self.key: tuple[str, int] = (job["fold"], job["attempt"])
         self.limits: LimitsMessage = job["limits"]
@@ -41,6 +47,7 @@ class WatchedFold:
         self.log = log
         self.lock = lock
         self.log_ring = LogRing(self.folder, limit_bytes=self.limits["log_bytes"])
+        self.phases = PHASES if tests else PHASES[:-1]
         self.phases_done: list[str] = []
         #: state, stage, message, log; None while nothing is decided
         self.outcome: dict[str, Any] | None = None
@@ -54,7 +61,7 @@ class WatchedFold:
 
     @property
     def phase(self) -> str:
-        return PHASES[min(len(self.phases_done), len(PHASES) - 1)]
+        return self.phases[min(len(self.phases_done), len(self.phases) - 1)]
 
     @property
     def hard_deadline(self) -> float:
@@ -118,7 +125,8 @@ class WatchedFold:
 
     def succeed(self) -> None:
         if self.outcome is None:
-            self.outcome = {"state": "TESTED", "stage": None, "message": None, "log": None}
+            state = "TESTED" if self.phases == PHASES else "VALIDATED_ONLY"
+            self.outcome = {"state": state, "stage": None, "message": None, "log": None}
 
     def kill(self) -> None:
         """Its process and process group end; what has left the group is found once the process is gone."""

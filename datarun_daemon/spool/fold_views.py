@@ -180,7 +180,7 @@ def view_dataset(dataset: Dataset) -> dict[str, object]:
         "reason": dataset.reason,
         "target_column": dataset.target_column,
         "workflow_elements": list(dataset.workflow_elements),
-        "format": "custom" if dataset.specific else "standard",
+        "format": dataset.format,
         "n_train": dataset.n_train,
         "n_test": dataset.n_test,
         "split": split,

@@ -119,7 +119,13 @@ class House:
         return folder
 
     def start(
-        self, data: Data, submission: Path, *, train_is: Sequence[int] | None = None, **limits: float
+        self,
+        data: Data,
+        submission: Path,
+        *,
+        train_is: Sequence[int] | None = None,
+        test_is: Sequence[int] = (),
+        **limits: float,
     ) -> FoldJob:
         self._count += 1
         fold = f"fold-{self._count}"
@@ -135,6 +141,7 @@ class House:
             train_is=rows,
             limits=replace(LIMITS, **limits),  # type: ignore[arg-type]
             facts={"submission": "7"},
+            test_is=array("q", test_is),
         )
         self.pool.start(job)
         return job

@@ -432,6 +432,7 @@ def test_a_cancelled_fold_says_why(house: House, iris: Data):
 
     result = house.result(job)
     assert (result["state"], result["message"]) == ("CANCELLED", "its owner asked")
+    assert (result["stage"], result["log_messages"]) == (None, "its owner asked\n")
 
 
 def test_after_all_this_the_server_still_has_one_thread(house: House, iris: Data):

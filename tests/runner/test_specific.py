@@ -705,7 +705,7 @@ def test_what_the_code_says_of_its_labels_is_not_believed(house: House):
     data = prepared(house, own(body), ("regressor",))
 
     meta = json.loads((data.folder / "meta.json").read_bytes())
-    assert (40, 20, True, 8) == (meta["n_train"], meta["n_test"], meta["specific"], meta["labels"]["row_bytes"])
+    assert (40, 20, "custom", 8) == (meta["n_train"], meta["n_test"], meta["format"], meta["labels"]["row_bytes"])
     assert ["y_train.npy"] == [path.name for path in (data.folder / "labels").iterdir()]
 
 

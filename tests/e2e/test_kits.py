@@ -1,0 +1,57 @@
+"""``datarun kit``, and a daemon that runs what it sends: in the outbox is what ``ramp-test`` would have said."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.daemon_process import RunningDaemon
+from tests.runner.kits import CASES, Case, assert_same, folds_of, kit_of, ramp_test
+
+DATARUN = Path(sys.executable).parent / "datarun"
+
+
+def send(kit: Path, daemon: RunningDaemon) -> subprocess.CompletedProcess[str]:
+    command = [str(DATARUN), "kit", str(kit), "--submission", "mine", "--spool", str(daemon.spool.root), "--wait"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a pipeline over a table", "boxes on images", "a workflow that wants to know of the fold, over a list"],
+)
+def test_the_outbox_has_what_ramp_test_says(daemon: RunningDaemon, tmp_path: Path, name: str) -> None:
+    kit = kit_of(CASES[name], tmp_path / "kit")
+    expected = ramp_test(kit, tmp_path)
+
+    done = send(kit, daemon)
+
+    assert 0 == done.returncode, done.stdout + done.stderr
+    for number, (fold, (full_train, test)) in enumerate(zip(folds_of(kit), expected, strict=True)):
+        out = daemon.result_folder("kit", "kit-mine", f"kit-mine-{number}")
+        result = json.loads((out / "result.json").read_text())
+        assert ("TESTED", fold) == (result["state"], [result["train_is"], result["test_is"]])
+        assert_same(full_train, out, "full_train_predictions")
+        assert_same(test, out, "test_predictions")
+        assert f"TESTED  {out}/" in done.stdout
+
+
+def test_a_kit_without_a_test_set_ends_well_without_test_predictions(daemon: RunningDaemon, tmp_path: Path) -> None:
+    case = CASES["a pipeline over a table"]
+    problem = case.problem.replace('return _read(path, "test.csv")', "return None, None")
+    kit = kit_of(Case(problem, case.files), tmp_path / "kit")
+    expected = ramp_test(kit, tmp_path)
+
+    done = send(kit, daemon)
+
+    assert 0 == done.returncode, done.stdout + done.stderr
+    for number, (full_train, _) in enumerate(expected):
+        out = daemon.result_folder("kit", "kit-mine", f"kit-mine-{number}")
+        result = json.loads((out / "result.json").read_text())
+        assert ("VALIDATED_ONLY", 40, 0) == (result["state"], result["n_train"], result["n_test"])
+        assert_same(full_train, out, "full_train_predictions")
+        assert_same(None, out, "test_predictions")

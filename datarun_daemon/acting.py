@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ log = structlog.get_logger()
 #: after a run folder could not be made (a full disk, most often), no fold is started for so long
 _PAUSE_SECONDS = 10.0
 #: of the folders, beside a dataset's own files, that its splits are kept in
-_PREPARED = "prepared."
+_PREPARED = re.compile(r"prepared\.[0-9]+\.[0-9]+$")
 
 
 @dataclass(slots=True)
@@ -129,7 +130,7 @@ class Acting:
         task = protocol.PrepareTask(
             name, None if dataset.specific else folder / dataset.data_file, dataset.target_column,
             dataset.workflow_elements, dataset.split.held_out_test, dataset.split.random_state,
-            folder / f"{_PREPARED}{self.books.ledger.sequence}.{time.time_ns()}",
+            folder / f"prepared.{self.books.ledger.sequence}.{time.time_ns()}",
             format=dataset.format, specific=dataset.specific, files=_files_of(dataset, folder), dataset_folder=folder,
             wall_seconds=self.config.split_wall_seconds,
         )  # fmt: skip
@@ -181,7 +182,6 @@ def _files_of(dataset: Dataset, folder: Path) -> tuple[str, ...]:
         return ()
     if dataset.format != RAMP:
         return tuple(file for file in (dataset.data_file, *dataset.extra_files) if file)
-    ours = (MANIFEST_NAME, *(prepared.name for prepared in folder.glob(f"{_PREPARED}*")))
-    dropped = (entry for entry in folder.iterdir() if entry.name not in ours)
+    dropped = (entry for entry in folder.iterdir() if entry.name != MANIFEST_NAME and not _PREPARED.match(entry.name))
     files = (file for entry in dropped for file in (entry.rglob("*") if entry.is_dir() else (entry,)))
     return tuple(sorted(file.relative_to(folder).as_posix() for file in files if file.is_file()))

@@ -149,7 +149,8 @@ class Looking:
                 self._lost(fold, attempt, reason)
             case protocol.Prepared():
                 folder = report.prepared_folder
-                paths = (*report.files, folder, folder.parent, folder / "labels")
+                folders = {above for file in report.files for above in file.parents if above.is_relative_to(folder)}
+                paths = (*report.files, *folders, folder.parent)
                 self.librarian.give(lib.MakeDurable(paths, self.books.spool.root, report))
             case protocol.PrepareFailed():
                 self._prepare_failed(report)

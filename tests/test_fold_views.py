@@ -183,7 +183,7 @@ def test_a_dataset_is_shown_with_its_split_and_its_folds(loop: Loop):
 
 @pytest.mark.parametrize(("given", "shown"), [(None, None), (Split(None), "custom")])
 def test_a_dataset_may_have_no_split_or_its_own(loop: Loop, given: Split | None, shown: object):
-    loop.show(dataset(split=given, specific="specific.py"))
+    loop.show(dataset(split=given, specific="specific.py", format="custom"))
 
     (found,) = loop.datasets()
     assert ("custom", shown) == (found["format"], found["split"])

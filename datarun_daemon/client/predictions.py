@@ -30,10 +30,11 @@ class Predictions:
     state: FoldState
     #: it was not delivered before
     new: bool
-    #: for every row of the training set, a column per class or target; None: the fold did not get that far
-    full_train: np.ndarray[Any, Any] | None = field(default=None, repr=False)
+    #: for every row of the training set, a column per class or target; None: the fold did not get that far.
+    #: A list with an item a row where a kit's predictions are no numbers
+    full_train: np.ndarray[Any, Any] | list[Any] | None = field(default=None, repr=False)
     #: for every row of the held-out test set, likewise
-    test: np.ndarray[Any, Any] | None = field(default=None, repr=False)
+    test: np.ndarray[Any, Any] | list[Any] | None = field(default=None, repr=False)
     #: names of the columns of both
     columns: tuple[str, ...] = ()
     #: of an ERROR: data, train, validation or test
@@ -87,9 +88,12 @@ def _predictions(folder: Path, row: Mapping[str, Any]) -> Predictions:
     )
 
 
-def _array(folder: Path, described: Mapping[str, Any] | None) -> np.ndarray[Any, Any] | None:
+def _array(folder: Path, described: Mapping[str, Any] | None) -> np.ndarray[Any, Any] | list[Any] | None:
     if described is None:
         return None
+    if described["file"].endswith(".json"):
+        items: list[Any] = json.loads((folder / described["file"]).read_bytes())
+        return items
     import numpy as np
 
     array: np.ndarray[Any, Any] = np.load(folder / described["file"], allow_pickle=False)

@@ -47,6 +47,8 @@ def state_of(fold_state: str) -> str:
     state = FoldState(fold_state)
     if state is FoldState.CANCELLED:
         return FoldState.ERROR.value
+    if state is FoldState.VALIDATED_ONLY:
+        return FoldState.VALIDATED.value
     return state.value if state.ended else _TODO
 
 
@@ -123,7 +125,9 @@ def packed_rows(rows: Any) -> str:
 
 
 def _outcome(
-    result: Mapping[str, Any], full_train: np.ndarray[Any, Any] | None, test: np.ndarray[Any, Any] | None
+    result: Mapping[str, Any],
+    full_train: np.ndarray[Any, Any] | list[Any] | None,
+    test: np.ndarray[Any, Any] | list[Any] | None,
 ) -> dict[str, object]:
     return {
         "full_train_predictions": _packed_floats(full_train),
@@ -134,8 +138,8 @@ def _outcome(
     }
 
 
-def _packed_floats(array: np.ndarray[Any, Any] | None) -> str | None:
-    """base64(zlib(float64 in C order)): the shape is the client's to know."""
-    if array is None:
+def _packed_floats(array: np.ndarray[Any, Any] | list[Any] | None) -> str | None:
+    """base64(zlib(float64 in C order)): the shape is the client's to know. None for what is no array of numbers."""
+    if array is None or isinstance(array, list):
         return None
     return base64.b64encode(zlib.compress(array.astype("<f8").tobytes(order="C"))).decode("ascii")

@@ -114,7 +114,9 @@ class Deliveries:
         row = {name: value for name, value in result.items() if name not in _LEFT_OUT and name != "new"}
         row |= {"folder": place.fold, "columns": result.get("classes")}
         for name in _ARRAYS:
-            if (folder / f"{name}.npy").exists():
+            if (folder / f"{name}.json").exists():
+                row[name] = {"file": f"{place.fold}/{name}.json"}
+            elif (folder / f"{name}.npy").exists():
                 row[name] = {"file": f"{place.fold}/{name}.npy", **_dtype_and_shape(folder / f"{name}.npy")}
         return row
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from datarun_daemon.client import Spool
 from tests.daemon_process import RunningDaemon
 from tests.runner.kits import CASES, Case, assert_same, folds_of, kit_of, ramp_test
 
@@ -38,6 +39,19 @@ def test_the_outbox_has_what_ramp_test_says(daemon: RunningDaemon, tmp_path: Pat
         assert_same(full_train, out, "full_train_predictions")
         assert_same(test, out, "test_predictions")
         assert f"TESTED  {out}/" in done.stdout
+
+
+def test_predictions_that_are_no_numbers_reach_a_client_as_lists(daemon: RunningDaemon, tmp_path: Path) -> None:
+    kit = kit_of(CASES["boxes on images"], tmp_path / "kit")
+    assert 0 == send(kit, daemon).returncode
+    out = daemon.result_folder("kit", "kit-mine", "kit-mine-0")
+    expected = json.loads((out / "test_predictions.json").read_text())
+
+    found = Spool(daemon.spool.root).predictions(["kit-mine-0"])["kit-mine-0"]
+
+    assert expected == found.test
+    assert isinstance(found.full_train, list)
+    assert len(found.full_train) == found.result["n_train"]
 
 
 def test_a_kit_without_a_test_set_ends_well_without_test_predictions(daemon: RunningDaemon, tmp_path: Path) -> None:

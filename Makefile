@@ -5,7 +5,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
     $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$python; break; }; done)
 BIN := .venv/bin
 STAMP := .venv/.installed
-# more for pytest: make test ARGS="-k spool -n 2"
+# more for pytest: make test ARGS="-k spool"
 ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -17,8 +17,8 @@ help:  ## this list
 demo: $(STAMP)  ## run a daemon on a temporary spool and send it the example bundles
 	@$(BIN)/datarun demo
 
-test: $(STAMP)  ## all tests
-	@$(BIN)/python -m pytest -q $(ARGS)
+test: $(STAMP)  ## all tests, as many at once as there are processors (up to 8)
+	@$(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist worksteal $(ARGS)
 
 lint: $(STAMP)  ## ruff and mypy
 	@$(BIN)/ruff check .

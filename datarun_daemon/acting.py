@@ -14,7 +14,7 @@ from datarun_daemon import librarian as lib
 from datarun_daemon.books import Books
 from datarun_daemon.config import Config
 from datarun_daemon.core import events as e
-from datarun_daemon.core.model import FoldState, Stage, json_id
+from datarun_daemon.core.model import FoldState, Stage, json_id, uid_of
 from datarun_daemon.core.records import Dataset
 from datarun_daemon.core.scheduler import (
     Decision,
@@ -117,7 +117,7 @@ class Acting:
             place = None if attempt is None else self.books.place(fold, attempt)
             folds.append(Requested(requested_facts(fold), place, new))
         answer = Answer(
-            ticket, bundle_stem(delivery.bundle.name), iso(time.time()), tuple(folds),
+            ticket, bundle_stem(delivery.bundle.name), uid_of(delivery.owner), iso(time.time()), tuple(folds),
             tuple(json_id(fold) for fold in delivery.unknown),
         )  # fmt: skip
         self.librarian.give(lib.Deliver(answer))

@@ -11,6 +11,7 @@ from typing import Any
 
 from datarun_daemon.core import events as e
 from datarun_daemon.core.ledger import Ledger
+from datarun_daemon.core.model import uid_of
 from datarun_daemon.core.records import Fold
 from datarun_daemon.core.scheduler import Decision
 from datarun_daemon.spool.catalog import Catalog
@@ -84,6 +85,5 @@ class Books:
 
     def place(self, fold: Fold, attempt: int | None = None) -> ResultPlace:
         """Where the result of this fold goes."""
-        return ResultPlace(
-            fold.dataset, fold.submission, fold.id, fold.attempt if attempt is None else attempt
-        )
+        attempt = fold.attempt if attempt is None else attempt
+        return ResultPlace(fold.dataset, fold.submission, fold.id, attempt, uid_of(fold.owner))

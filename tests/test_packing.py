@@ -163,6 +163,24 @@ def test_archives_are_looked_into(tmp_path: Path, packing: str) -> None:
     assert (problem.field, problem.found) == ("iris.csv", "no such file")
 
 
+@pytest.mark.parametrize("as_folder", [False, True])
+def test_what_needs_no_files_is_sent_with_the_end_that_tells_the_daemon_that_it_is_whole(
+    tmp_path: Path, as_folder: bool
+) -> None:
+    spool = Spool.create(tmp_path / "spool")
+    text = b"action: cancel\nfolds: [1]"
+    bundle = tmp_path / ("stop" if as_folder else "stop.yaml")
+    if as_folder:
+        bundle.mkdir()
+    manifest = bundle / "manifest.yaml" if as_folder else bundle
+    manifest.write_bytes(text)
+
+    sent = submit(bundle, spool.root)
+
+    assert (sent / "manifest.yaml" if as_folder else sent).read_bytes() == text + b"\n...\n"
+    assert manifest.read_bytes() == text
+
+
 def test_a_submitted_bundle_lies_packed_in_the_incoming_folder_and_the_original_is_untouched(tmp_path: Path) -> None:
     spool = Spool.create(tmp_path / "spool")
     folder = dataset_bundle(tmp_path / "iris")

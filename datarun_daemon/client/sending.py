@@ -104,10 +104,17 @@ def checked_name(name: str) -> str:
 def packed(bundle: Path) -> Iterator[Path]:
     """What to send: a folder of links to the bundle's files, and a manifest with sizes and digests.
 
-    An archive, or a request's file, is sent as it is.
+    A manifest that needs no files ends as YAML ends, which tells the daemon that all of it is there. An archive is
+    sent as it is.
     """
-    if not bundle.is_dir():
+    if bundle.name.endswith(ARCHIVE_SUFFIXES):
         yield bundle
+        return
+    if not bundle.is_dir():
+        with tempfile.TemporaryDirectory(prefix="datarun-packed-") as folder:
+            request = Path(folder, bundle.name)
+            request.write_bytes(_ended(bundle.read_bytes()))
+            yield request
         return
     with tempfile.TemporaryDirectory(prefix="datarun-packed-") as folder:
         manifest_file = Path(folder, MANIFEST_NAME)
@@ -124,7 +131,13 @@ def packed(bundle: Path) -> Iterator[Path]:
         # without digests it is taken once it has settled: it appears there whole, all the same
         with contextlib.suppress(TooManyFiles):
             pack(Path(folder))
+        if not needed_files(manifest, []):
+            manifest_file.write_bytes(_ended(manifest_file.read_bytes()))
         yield Path(folder)
+
+
+def _ended(raw: bytes) -> bytes:
+    return raw if raw.endswith(b"\n...\n") else raw.rstrip() + b"\n...\n"
 
 
 def bundle_kind(bundle: Path) -> BundleKind:

@@ -40,6 +40,8 @@ class Answer:
     ticket: int
     #: of the request, and of the folder in ``outbox/requests``
     name: str
+    #: who asked
+    owner_uid: int
     at: str
     folds: tuple[Requested, ...]
     #: ids that are not there, or not the owner's
@@ -62,8 +64,8 @@ class Deliveries:
         """The whole answer waits, durable, beside the outbox."""
         staged = self._staged(answer.ticket)
         disk.remove_tree(staged)
-        self._outbox.make_shared(staged.parent)
-        self._outbox.make_shared(staged)
+        self._outbox.make_folder(staged.parent)
+        self._outbox.make_folder(staged)
         written = [staged, staged.parent]
         rows = []
         for fold in answer.folds:
@@ -75,6 +77,7 @@ class Deliveries:
             "format": 1, "request": answer.name, "at": answer.at, "folds": rows, "unknown": list(answer.unknown),
         }  # fmt: skip
         disk.write_atomically(staged / PREDICTIONS, json.dumps(content, indent=1).encode() + b"\n", durable=False)
+        self._outbox.give_tree(staged, answer.owner_uid)
         disk.make_durable([*written, staged / PREDICTIONS], below=self._spool.root)
 
     def publish(self, ticket: int, name: str, delivered: Iterable[ResultPlace]) -> None:
@@ -84,7 +87,7 @@ class Deliveries:
         staged, target = self._staged(ticket), self._spool.outbox_request(name)
         if not staged.is_dir():
             return  # published before
-        self._outbox.make_shared(target.parent)
+        self._outbox.make_folder(target.parent)
         disk.remove_tree(target)
         disk.rename(staged, target)
 
@@ -105,7 +108,7 @@ class Deliveries:
 
     def _copy(self, place: ResultPlace, staged: Path, written: list[Path]) -> dict[str, object]:
         archive, folder = self._outbox.archive_of(place), staged / place.fold
-        self._outbox.make_shared(folder)
+        self._outbox.make_folder(folder)
         written.append(folder)
         for file in archive.iterdir():
             disk.copy_file(file, folder / file.name)

@@ -39,6 +39,8 @@ class ResultPlace:
     submission: str
     fold: str
     attempt: int
+    #: the account that alone may read what is published, where the daemon may give files away; None: nobody's
+    owner_uid: int | None = None
 
 
 class Outbox:
@@ -47,6 +49,8 @@ class Outbox:
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
         self._staging = spool.outbox / _STAGING
+        #: until the system says otherwise
+        self._may_give = True
 
     def archive_of(self, place: ResultPlace) -> Path:
         folder = self._spool.outbox_result(place.dataset, place.submission, place.fold)
@@ -93,10 +97,11 @@ class Outbox:
         for place in places:
             archive, staged = self.archive_of(place), self._staged(place)
             disk.remove_tree(staged)
-            self.make_shared(staged)
+            self.make_folder(staged)
             for file in archive.iterdir():
                 disk.copy_file(file, staged / file.name)
                 written += [file, staged / file.name]
+            self.give_tree(staged, place.owner_uid)
             above = [archive, archive.parent, archive.parent.parent, archive.parent.parent.parent]
             written += [staged, *above]
         disk.make_durable([*written, self._spool.results, self._staging], below=self._spool.root)
@@ -111,8 +116,8 @@ class Outbox:
             return False
         for _ in range(10):
             try:
-                for folder in (target.parent.parent, target.parent):
-                    self.make_shared(folder)
+                self.make_folder(target.parent.parent)
+                self.make_folder(target.parent, place.owner_uid)
                 if target.exists():
                     disk.remove_tree(target)
                 disk.rename(staged, target)
@@ -162,14 +167,33 @@ class Outbox:
             _prune((folder, folder.parent, folder.parent.parent))
         return gone
 
-    def make_shared(self, folder: Path) -> None:
-        """The folder is there; clients may take results out of it if they may out of the outbox."""
+    def make_folder(self, folder: Path, owner_uid: int | None = None) -> None:
+        """The folder is there: for its owner, or for all clients who may take results out of the outbox."""
         try:
             folder.mkdir()
         except FileExistsError:
             return
-        if self._spool.outbox.stat().st_mode & stat.S_IWGRP:
+        if not self._give(folder, owner_uid) and self._spool.outbox.stat().st_mode & stat.S_IWGRP:
             folder.chmod(0o2775)
+
+    def give_tree(self, folder: Path, owner_uid: int | None) -> None:
+        """All of it belongs to the owner, and is for nobody else to read, where the daemon may give files away."""
+        if self._give(folder, owner_uid):
+            for entry in folder.iterdir():
+                if entry.is_dir():
+                    self.give_tree(entry, owner_uid)
+                else:
+                    self._give(entry, owner_uid, mode=0o640)
+
+    def _give(self, path: Path, owner_uid: int | None, *, mode: int = 0o770) -> bool:
+        if owner_uid is None or owner_uid == os.geteuid() or not self._may_give:
+            return False
+        try:
+            os.chown(path, owner_uid, os.getegid())
+            path.chmod(mode)
+        except PermissionError:
+            self._may_give = False
+        return self._may_give
 
     def _left(self) -> list[Path]:
         return list(self._staging.iterdir()) if self._staging.is_dir() else []

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -347,6 +348,42 @@ def test_one_owner_can_not_force_cancel_reprioritise_rerun_or_fetch_what_is_anot
 
     ask(daemon, tmp_path, "hers-she-may", owner=4001, action="cancel", folds=[1])
     assert daemon.wait_for_result("iris", "7", 1)["state"] == "CANCELLED"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can drop bundles as two users")
+def test_one_owner_can_not_read_what_is_anothers_and_takes_away_what_is_hers():
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own are private
+        Path(folder).chmod(0o755)
+        daemon = RunningDaemon(Path(folder))
+        try:
+            daemon.start()
+            _one_reads_and_takes_what_is_hers(daemon, Path(folder))
+        finally:
+            daemon.end()
+
+
+def _one_reads_and_takes_what_is_hers(daemon: RunningDaemon, folder: Path) -> None:
+    daemon.drop(iris_bundle(folder / "iris"), "datasets")
+    daemon.drop(fold_bundle(folder / "hers", [1, 2], submission=7), "folds", owner=4001)
+    daemon.wait_for_result("iris", "7", 1)
+    daemon.wait_for_result("iris", "7", 2)
+    ask(daemon, folder, "fetch", owner=4001, action="predictions", folds=[2])
+    answer(daemon, "fetch")
+    result = daemon.result_folder("iris", "7", 1)
+    home = folder / "home"
+    home.mkdir()
+    home.chmod(0o777)
+
+    def as_user(uid: int, *command: object) -> int:
+        become = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
+        return subprocess.run([*become, *map(str, command)], capture_output=True, check=False).returncode
+
+    files = (result / "result.json", daemon.spool.outbox / "requests" / "fetch" / "2" / "test_predictions.npy")
+    assert [as_user(4002, "cat", file) for file in files] == [1, 1]
+    assert [as_user(4001, "cat", file) for file in files] == [0, 0]
+    assert as_user(4002, "mv", result, home / "not-mine") == 1
+    assert as_user(4001, "mv", result, home / "mine") == 0
+    wait_for(lambda: daemon.catalog("FoldTaken"), "the result to be seen as taken")
 
 
 def test_users_behind_a_shared_account_are_owners_of_their_own(make_daemon: StartDaemon, tmp_path: Path):

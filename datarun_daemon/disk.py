@@ -28,6 +28,8 @@ from datarun_daemon.core.errors import DiskFailed
 _FSYNCS_WORTH_A_SYNCFS = 4
 _FICLONE = 0x40049409
 _CHUNK_BYTES = 1 << 20
+#: CAP_CHOWN and CAP_DAC_OVERRIDE of linux/capability.h, as bits
+_CAPS_TO_GIVE = 1 << 0 | 1 << 1
 
 #: file systems on which a change made by another host raises no inotify event here
 _WITHOUT_EVENTS = frozenset(
@@ -202,6 +204,14 @@ def remove_tree(path: Path) -> None:
             shutil.rmtree(path)
     except FileNotFoundError:
         pass  # somebody else removed it meanwhile
+
+
+@functools.cache
+def may_give_away() -> bool:
+    """This process may give files to other users, and handle them afterwards: CAP_CHOWN and CAP_DAC_OVERRIDE."""
+    status = Path("/proc/self/status").read_text()
+    effective = int(next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:")), 16)
+    return effective & _CAPS_TO_GIVE == _CAPS_TO_GIVE
 
 
 def lock(path: Path) -> int | None:

@@ -49,8 +49,6 @@ class Outbox:
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
         self._staging = spool.outbox / _STAGING
-        #: until the system says otherwise
-        self._may_give = True
 
     def archive_of(self, place: ResultPlace) -> Path:
         folder = self._spool.outbox_result(place.dataset, place.submission, place.fold)
@@ -183,17 +181,14 @@ class Outbox:
                 if entry.is_dir():
                     self.give_tree(entry, owner_uid)
                 else:
-                    self._give(entry, owner_uid, mode=0o640)
+                    self._give(entry, owner_uid, mode=0o600)
 
-    def _give(self, path: Path, owner_uid: int | None, *, mode: int = 0o770) -> bool:
-        if owner_uid is None or owner_uid == os.geteuid() or not self._may_give:
+    def _give(self, path: Path, owner_uid: int | None, *, mode: int = 0o700) -> bool:
+        if owner_uid is None or owner_uid == os.geteuid() or not disk.may_give_away():
             return False
-        try:
-            os.chown(path, owner_uid, os.getegid())
-            path.chmod(mode)
-        except PermissionError:
-            self._may_give = False
-        return self._may_give
+        path.chmod(mode)  # while it is still ours
+        os.chown(path, owner_uid, -1)
+        return True
 
     def _left(self) -> list[Path]:
         return list(self._staging.iterdir()) if self._staging.is_dir() else []

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import structlog
 
@@ -15,7 +13,6 @@ from datarun_daemon.books import Books
 from datarun_daemon.config import Config
 from datarun_daemon.core import events as e
 from datarun_daemon.core.model import FoldState, Stage, json_id, uid_of
-from datarun_daemon.core.records import Dataset
 from datarun_daemon.core.scheduler import (
     Decision,
     DeliverPredictions,
@@ -32,7 +29,7 @@ from datarun_daemon.runner.pool import Pool
 from datarun_daemon.spool.deliveries import Answer, Deliveries, Requested
 from datarun_daemon.spool.indices import FoldIndices, unpack
 from datarun_daemon.spool.layout import bundle_stem
-from datarun_daemon.spool.manifest_values import MANIFEST_NAME, RAMP
+from datarun_daemon.spool.manifest_values import RAMP
 from datarun_daemon.spool.outbox import Outbox, ResultPlace
 from datarun_daemon.spool.views import iso
 
@@ -40,8 +37,6 @@ log = structlog.get_logger()
 
 #: after a run folder could not be made (a full disk, most often), no fold is started for so long
 _PAUSE_SECONDS = 10.0
-#: of the folders, beside a dataset's own files, that its splits are kept in
-_PREPARED = re.compile(r"prepared\.[0-9]+\.[0-9]+$")
 
 
 @dataclass(slots=True)
@@ -127,11 +122,14 @@ class Acting:
         assert dataset.split is not None
         folder = self.books.spool.root / dataset.folder
         self.pool.forget(name)
+        own = dataset.specific and dataset.format != RAMP
+        files = tuple(file for file in (dataset.data_file, *dataset.extra_files) if file) if own else ()
         task = protocol.PrepareTask(
             name, None if dataset.specific else folder / dataset.data_file, dataset.target_column,
             dataset.workflow_elements, dataset.split.held_out_test, dataset.split.random_state,
             folder / f"prepared.{self.books.ledger.sequence}.{time.time_ns()}",
-            format=dataset.format, specific=dataset.specific, files=_files_of(dataset, folder), dataset_folder=folder,
+            format=dataset.format, specific=dataset.specific, files=files, fold_files=dataset.fold_files,
+            dataset_folder=folder,
             wall_seconds=self.config.split_wall_seconds,
         )  # fmt: skip
         self.pool.prepare(task)
@@ -174,14 +172,3 @@ class Acting:
             return
         assert fold.state is FoldState.RUNNING
         log.info("fold_started", fold=fold.id, attempt=start.attempt, dataset=dataset.name)
-
-
-def _files_of(dataset: Dataset, folder: Path) -> tuple[str, ...]:
-    """What a dataset's own code may see, relative to its folder: of a kit all that was dropped."""
-    if not dataset.specific:
-        return ()
-    if dataset.format != RAMP:
-        return tuple(file for file in (dataset.data_file, *dataset.extra_files) if file)
-    dropped = (entry for entry in folder.iterdir() if entry.name != MANIFEST_NAME and not _PREPARED.match(entry.name))
-    files = (file for entry in dropped for file in (entry.rglob("*") if entry.is_dir() else (entry,)))
-    return tuple(sorted(file.relative_to(folder).as_posix() for file in files if file.is_file()))

@@ -151,12 +151,16 @@ def kit(
     force: Annotated[
         bool, typer.Option("--force", help="Replace the submissions' files, and run the folds again.")
     ] = False,
+    fold_files: Annotated[
+        list[str] | None,
+        typer.Option("--fold-files", help="A file or folder without labels that folds read; may be given again."),
+    ] = None,
     config: _Config = None,
 ) -> None:
     """Run submissions of a RAMP kit: its dataset goes to the spool, and a fold for each of its get_cv."""
     from datarun_daemon.commands import kit as command
 
-    wanted = command.Wanted(tuple(submission or ["starting_kit"]), dataset, priority, force)
+    wanted = command.Wanted(tuple(submission or ["starting_kit"]), dataset, priority, force, tuple(fold_files or ()))
     if to is not None:
         _end(command.write_bundles(folder, to, wanted))
     _end(command.send(folder, spool, config, wanted, wait=wait, wait_seconds=timeout_seconds))

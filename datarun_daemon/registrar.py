@@ -85,6 +85,7 @@ def _dataset(
         claimed.bundle, manifest.name, number, owner, claimed.digest, claimed.folder,
         manifest.target_column, manifest.workflow_elements, manifest.data_file, manifest.split,
         manifest.extra_files, manifest.specific, manifest.format,
+        manifest.fold_files,
     )  # fmt: skip
     split = "waiting" if manifest.split else "not asked for; drop a split request into incoming/requests/"
     return Registered(fact, {"dataset": manifest.name, "id": number, "split": split})

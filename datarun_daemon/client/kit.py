@@ -58,8 +58,11 @@ class Sent:
     is_same: bool
 
 
-def kit_dataset(kit: Path, name: str) -> Making:
+def kit_dataset(kit: Path, name: str, fold_files: Sequence[str] = ()) -> Making:
     """The dataset of a kit: all its files but the submissions. Links are followed.
+
+    Args:
+        fold_files: files and folders of it that hold no labels, and that folds may read.
 
     Raises:
         Rejection: it is no kit, or has files that no daemon would take.
@@ -71,6 +74,8 @@ def kit_dataset(kit: Path, name: str) -> Making:
         expected = "1-100 letters, digits, '.', '_', '-', beginning with a letter or digit; --dataset gives another"
         raise Rejection([Problem("name", f"{name!r}, which {fault}", expected)])
     fields: dict[str, Any] = {"name": name, "format": RAMP}
+    if fold_files:
+        fields["fold_files"] = [path.rstrip("/") for path in fold_files]
     manifest = parse_manifest(BundleKind.DATASETS, json.dumps(fields).encode())
     names = needed_files(manifest, _files_below(kit))
     problems = path_problems(names)

@@ -42,6 +42,8 @@ class Wanted:
     priority: str
     #: replaces the submissions' files and runs their folds again
     force: bool
+    #: of the kit: what holds no labels, and folds may read
+    fold_files: tuple[str, ...] = ()
 
     @property
     def forced(self) -> tuple[str, ...]:
@@ -126,7 +128,7 @@ def write_bundles(kit: Path, target: Path, wanted: Wanted) -> int:
 
 def _read(kit: Path, wanted: Wanted) -> _Made:
     name = wanted.dataset or kit.resolve().name
-    dataset = kit_dataset(kit, name)
+    dataset = kit_dataset(kit, name, wanted.fold_files)
     submissions = {submission_id(name, each): submission_files(kit, each) for each in wanted.submissions}
     if wanted.priority not in ("H", "L"):
         raise Rejection([Problem("--priority", repr(wanted.priority), "H or L")])

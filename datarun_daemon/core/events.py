@@ -41,6 +41,8 @@ class DatasetAccepted:
     specific: str = ""
     #: standard, custom or ramp
     format: str = "standard"
+    #: of a kit: files and folders that hold no labels, and that folds may read
+    fold_files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,8 +76,8 @@ class Ledger:
         state = SplitState.WAITING if fact.split else SplitState.UNSPLIT
         dataset = Dataset(
             fact.name, fact.number, fact.owner, fact.digest, fact.folder, fact.target_column,
-            fact.workflow_elements, fact.data_file, fact.extra_files, fact.specific, fact.format, at, fact.split, state,
-            fact.bundle,
+            fact.workflow_elements, fact.data_file, fact.extra_files, fact.specific, fact.format, fact.fold_files, at,
+            fact.split, state, fact.bundle,
         )  # fmt: skip
         self.datasets[fact.name] = dataset
         self._touch_dataset(fact.name)

@@ -25,6 +25,8 @@ class Dataset:
     specific: str
     #: standard, custom or ramp
     format: str
+    #: files and folders that folds may read beside the code
+    fold_files: tuple[str, ...]
     accepted_at: float
     split: Split | None
     split_state: SplitState

@@ -8,8 +8,9 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import os
+import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,12 +20,14 @@ from typing import Any
 import numpy as np
 
 from . import label_file, object_labels, surroundings
-from .dataset_code import WORK, DatasetCode, copy_files
+from .dataset_code import CODE, DatasetCode, copy_files
 from .unusable import Unusable
 
 MODULE = "problem"
 FILE = f"{MODULE}.py"
 _IMPORTS = "external_imports"
+#: beside a kit's files in the store: its manifest, and what earlier splits of it left
+_OURS = re.compile(r"manifest\.yaml|prepared\.[0-9]+\.[0-9]+")
 _NEEDED = ("problem_title", "workflow", "get_train_data")
 _WORKFLOW_NEEDED = ("train_submission", "test_submission")
 
@@ -40,8 +43,9 @@ def split(task: dict[str, Any], *, doing: Callable[[str], None]) -> dict[str, An
     Raises Unusable: the code, or what it returned, is not what it should be. OSError: its files can't be copied.
     """
     folder = Path(task["prepared_folder"])
-    work = folder / WORK
-    copy_files(task, sorted({*task["files"], task["specific"]}), work, python_file=FILE)
+    # where folds find the code afterwards, and the files that they may read: X may hold their paths
+    work = folder / CODE
+    copy_files(task, files_of(task), work, python_file=FILE)
     surroundings.live_in(str(work))
     np.random.seed()  # children of one parent share its state
     code = DatasetCode(FILE, str(work), doing)
@@ -120,11 +124,29 @@ def _as_array(y: Any) -> Any:
         return array
 
 
-def code_names(names: Iterable[str]) -> list[str]:
-    """Of the kit's files those that folds may see: none that can hold a label."""
-    return sorted(
-        name for name in names if name.startswith(f"{_IMPORTS}/") or ("/" not in name and name.endswith(".py"))
-    )
+def files_of(task: dict[str, Any]) -> list[str]:
+    """The kit's files, relative to its folder: those named, or all that were dropped."""
+    if task["files"]:
+        return sorted({*task["files"], task["specific"]})
+    top = Path(task["dataset_folder"])
+    dropped = (entry for entry in top.iterdir() if not _OURS.fullmatch(entry.name))
+    files = (file for entry in dropped for file in (entry.rglob("*") if entry.is_dir() else (entry,)))
+    return sorted(file.relative_to(top).as_posix() for file in files if file.is_file())
+
+
+def code_names(task: dict[str, Any]) -> list[str]:
+    """Of the kit's files those that folds may see: code, and what its owner says holds no label.
+
+    Raises Unusable: ``fold_files`` names nothing that is there.
+    """
+    names = files_of(task)
+    code = {name for name in names if name.startswith(f"{_IMPORTS}/") or ("/" not in name and name.endswith(".py"))}
+    for path in task["fold_files"]:
+        named = {name for name in names if name == path or name.startswith(f"{path}/")}
+        if not named:
+            raise Unusable(f"fold_files: there is no file or folder {path} in the kit")
+        code |= named
+    return sorted(code)
 
 
 def import_problem(folder: str) -> ModuleType:

@@ -113,8 +113,7 @@ def _describe(task: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:
     code: list[Path] = []
     own = _OWN_CODE.get(task["format"])
     if own is not None:
-        names = own.code_names({*task["files"], task["specific"]})
-        code = dataset_code.copy_files(task, names, folder / dataset_code.CODE, python_file=own.FILE)
+        code = dataset_code.copy_files(task, own.code_names(task), folder / dataset_code.CODE, python_file=own.FILE)
     meta = {
         "version": META_VERSION,
         "format": task["format"],

@@ -97,8 +97,10 @@ class PrepareTask:
     #: the Python file with the dataset's own functions; empty for the standard format
     specific: str = ""
     #: names of the files that the dataset's own code may see; copies of them are where it works. Those of a RAMP kit
-    #: may be paths
+    #: may be paths; () are all that are there
     files: tuple[str, ...] = ()
+    #: of a kit: files and folders that its folds may read, too
+    fold_files: tuple[str, ...] = ()
     #: where these files are; only read
     dataset_folder: Path | None = None
     #: a task that takes longer is ended

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -80,9 +80,9 @@ def _check_rows(code: DatasetCode, function: str, X: Any, y: Any) -> int:
     return rows
 
 
-def code_names(names: Iterable[str]) -> list[str]:
+def code_names(task: dict[str, Any]) -> list[str]:
     """Of the dataset's files those that folds may see: none that can hold a label."""
-    return sorted(name for name in names if name.endswith(".py"))
+    return sorted(name for name in {*task["files"], task["specific"]} if name.endswith(".py"))
 
 
 @contextmanager

@@ -36,6 +36,8 @@ _WORDS = {
     **EXPECTED,
     "split": f"custom, or nothing: {PROBLEM} reads the training set and the test set",
     "files": _PATH_WORDS,
+    "fold_files": "a list of files and folders of the kit that hold no labels, and that folds may read",
+    "fold_files[]": "the path of a file or folder in the kit, e.g. data/images",
 }
 
 
@@ -53,6 +55,7 @@ class KitFields(Fields):
     split: Annotated[str | None, BeforeValidator(_custom)] = None
     files: dict[FilePath, DigestFields] | None = None
     user: User | None = None
+    fold_files: list[FilePath] | None = None
 
 
 def is_kit(value: Mapping[str, object]) -> bool:
@@ -85,6 +88,7 @@ def kit_of(raw: Mapping[str, object], unreadable: Iterable[Problem]) -> DatasetM
         specific=PROBLEM,
         format=RAMP,
         user=fields.user,
+        fold_files=tuple(fields.fold_files or ()),
     )
 
 

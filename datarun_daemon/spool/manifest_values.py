@@ -48,6 +48,8 @@ class DatasetManifest:
     format: str = "standard"
     #: on whose behalf the bundle was dropped, by the word of who dropped it
     user: str | None = None
+    #: of a kit: paths of files and folders that folds may read beside the code
+    fold_files: tuple[str, ...] = ()
 
     @property
     def named_files(self) -> tuple[str, ...]:

@@ -10,14 +10,41 @@ from pathlib import Path
 import pytest
 
 from datarun_daemon.client import Spool
-from tests.daemon_process import RunningDaemon
-from tests.runner.kits import CASES, Case, assert_same, folds_of, kit_of, ramp_test
+from tests.daemon_process import RunningDaemon, wait_for
+from tests.runner.kits import CASES, NUMBERS, Case, assert_same, folds_of, kit_of, ramp_test
 
 DATARUN = Path(sys.executable).parent / "datarun"
 
 
-def send(kit: Path, daemon: RunningDaemon) -> subprocess.CompletedProcess[str]:
+#: what X holds is where the pictures are, and their names
+PICTURES = NUMBERS + """
+Predictions = rw.prediction_types.make_multiclass(label_names=["even", "odd"])
+score_types = [rw.score_types.Accuracy(name="acc")]
+workflow = rw.workflows.SimplifiedImageClassifier(n_classes=2)
+def get_train_data(path="."): return data(path, 0, 30)
+def get_test_data(path="."): return data(path, 30, 42)
+def get_cv(folder_X, y): return KFold(n_splits=2).split(y)
+def data(path, first, last):
+    labels = np.array(["even", "odd"], dtype=object)[np.arange(first, last) % 2]
+    return (os.path.join(path, "data", "pictures"), np.array([f"{n}.txt" for n in range(first, last)])), labels
+"""
+READER = """\
+import os
+import numpy as np
+class ImageClassifier:
+    def fit(self, loader):
+        self.mean = self.read(loader).mean()
+    def predict_proba(self, loader):
+        share = 1 / (1 + np.exp(self.mean - self.read(loader)))
+        return np.column_stack([share, 1 - share])
+    def read(self, loader):
+        return np.array([np.loadtxt(os.path.join(loader.folder, name)).sum() for name in loader.X_array])
+"""
+
+
+def send(kit: Path, daemon: RunningDaemon, *options: str) -> subprocess.CompletedProcess[str]:
     command = [str(DATARUN), "kit", str(kit), "--submission", "mine", "--spool", str(daemon.spool.root), "--wait"]
+    command += options
     return subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
 
 
@@ -39,6 +66,29 @@ def test_the_outbox_has_what_ramp_test_says(daemon: RunningDaemon, tmp_path: Pat
         assert_same(full_train, out, "full_train_predictions")
         assert_same(test, out, "test_predictions")
         assert f"TESTED  {out}/" in done.stdout
+
+
+def test_folds_read_files_of_the_kit_that_are_said_to_hold_no_labels(daemon: RunningDaemon, tmp_path: Path) -> None:
+    pictures = {f"data/pictures/{n}.txt": f"{n} {n * n}\n" for n in range(42)}
+    kit = kit_of(Case(PICTURES, {"image_classifier.py": READER}, pictures), tmp_path / "kit")
+    expected = ramp_test(kit, tmp_path)
+
+    done = send(kit, daemon, "--fold-files", "data/pictures/")
+
+    assert 0 == done.returncode, done.stdout + done.stderr
+    for number, (full_train, test) in enumerate(expected):
+        out = daemon.result_folder("kit", "kit-mine", f"kit-mine-{number}")
+        assert_same(full_train, out, "full_train_predictions")
+        assert_same(test, out, "test_predictions")
+
+
+def test_fold_files_that_are_not_there_make_the_split_fail(daemon: RunningDaemon, tmp_path: Path) -> None:
+    kit = kit_of(CASES["a pipeline over a table"], tmp_path / "kit")
+
+    send(kit, daemon, "--fold-files", "data/nothing")
+
+    failed = wait_for(lambda: daemon.catalog("DatasetSplitFailed"), "the failed split")[0]
+    assert "there is no file or folder data/nothing in the kit" in failed["reason"]
 
 
 def test_predictions_that_are_no_numbers_reach_a_client_as_lists(daemon: RunningDaemon, tmp_path: Path) -> None:

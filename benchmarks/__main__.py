@@ -7,13 +7,14 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import idle, latency, status_views, throughput
+from benchmarks import idle, latency, status_views, threads, throughput
 
 _MEASUREMENTS: dict[str, Callable[[Path], str]] = {
     "iris": lambda folder: throughput.compare("iris", folds=300, cold_folds=12, rounds=5, folder=folder),
     "digits": lambda folder: throughput.compare("digits", folds=40, cold_folds=8, rounds=5, folder=folder),
     "digits-long": lambda folder: throughput.compare("digits-long", folds=10, cold_folds=0, rounds=5, folder=folder),
     "celery": lambda folder: throughput.compare_with_celery("iris", folds=300, rounds=5, folder=folder),
+    "threads": lambda folder: threads.measure(rounds=5, folder=folder),
     "latency": lambda folder: latency.measure(drops=40, folder=folder),
     "idle": lambda folder: idle.measure(seconds=20, folder=folder),
     "status": lambda folder: status_views.measure(folds=100_000, seconds=20, folder=folder),

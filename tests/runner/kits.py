@@ -66,6 +66,24 @@ def data(first, last):
 """,
         {"classifier.py": FOREST.format(kind="Classifier")},
     ),
+    "an xarray": Case(
+        NUMBERS
+        + """
+import xarray as xr
+Predictions = rw.prediction_types.make_multiclass(label_names=[0, 1, 2])
+score_types = [rw.score_types.Accuracy(name="acc")]
+workflow = rw.workflows.Classifier()
+def data(first, last):
+    X = xr.DataArray(numbers(first, last), dims=("time", "sensor"), coords={"time": np.arange(first, last)})
+    return X, np.arange(first, last) % 3
+""",
+        {
+            "classifier.py": FOREST.format(kind="Classifier")
+            + "    def fit(self, X, y):\n        assert X.dims == ('time', 'sensor')\n"
+            + "        return super().fit(X.values, y)\n"
+            + "    def predict_proba(self, X):\n        return super().predict_proba(X.sel(sensor=[0, 1, 2]).values)\n"
+        },
+    ),
     "a feature extractor and a regressor": Case(
         NUMBERS
         + """

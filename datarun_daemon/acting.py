@@ -28,7 +28,7 @@ from datarun_daemon.runner import protocol
 from datarun_daemon.runner.pool import Pool
 from datarun_daemon.spool.deliveries import Answer, Deliveries, Requested
 from datarun_daemon.spool.indices import FoldIndices, unpack
-from datarun_daemon.spool.layout import bundle_stem
+from datarun_daemon.spool.layout import answer_name
 from datarun_daemon.spool.manifest_values import RAMP
 from datarun_daemon.spool.outbox import Outbox, ResultPlace
 from datarun_daemon.spool.views import iso
@@ -112,7 +112,7 @@ class Acting:
             place = None if attempt is None else self.books.place(fold, attempt)
             folds.append(Requested(requested_facts(fold), place, new))
         answer = Answer(
-            ticket, bundle_stem(delivery.bundle.name), uid_of(delivery.owner), iso(time.time()), tuple(folds),
+            ticket, answer_name(delivery.bundle.name), uid_of(delivery.owner), iso(time.time()), tuple(folds),
             tuple(json_id(fold) for fold in delivery.unknown),
         )  # fmt: skip
         self.librarian.give(lib.Deliver(answer))

@@ -13,7 +13,7 @@ from datarun_daemon.core.errors import Problem
 from datarun_daemon.core.ledger import Ledger
 from datarun_daemon.core.model import BundleId, FoldState, Owner, SplitState, json_id, may_manage
 from datarun_daemon.core.records import Fold
-from datarun_daemon.spool.layout import REQUESTS, bundle_stem
+from datarun_daemon.spool.layout import REQUESTS, answer_name
 from datarun_daemon.spool.manifest_values import (
     CancelRequest,
     PredictionsRequest,
@@ -65,20 +65,20 @@ def _predictions(ledger: Ledger, bundle: BundleId, request: PredictionsRequest, 
     if request.dataset is not None and request.dataset not in ledger.datasets:
         return [Problem("dataset", repr(request.dataset), "the name of a registered dataset, or nothing")]
     if request.new:
-        candidates = list(ledger.new.values())
         wanted = tuple(
             fold.id
-            for fold in candidates
+            for fold in ledger.new.values()
             if may_manage(owner, fold.owner) and request.dataset in (None, fold.dataset)
         )
         unknown: tuple[str, ...] = ()
     else:
         wanted = tuple(fold for fold in request.folds if _is_own(ledger.folds.get(fold), owner))
         # of a fold of somebody else's it is not told that it is there
-        unknown = tuple(fold for fold in request.folds if fold not in set(wanted))
+        known = set(wanted)
+        unknown = tuple(fold for fold in request.folds if fold not in known)
     receipt: dict[str, object] = {
         "folds": [json_id(fold) for fold in wanted],
-        "results": f"outbox/{REQUESTS}/{bundle_stem(bundle.name)}",
+        "results": f"outbox/{REQUESTS}/{answer_name(bundle.name)}",
     }
     if unknown:
         receipt["unknown"] = [json_id(fold) for fold in unknown]

@@ -323,7 +323,7 @@ class Spool:
         user: str | None = None,
         wait_seconds: float = 60.0,
     ) -> tuple[Receipt, ...]:
-        """The folds, or all of a submission, end without a result; a receipt for every 1,000 of them."""
+        """The folds, or all of a submission, end as CANCELLED, running or not; a receipt for every 1,000 of them."""
         return self._for_folds("cancel", folds, submission, {}, user, wait_seconds)
 
     def rerun(

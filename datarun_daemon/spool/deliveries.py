@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datarun_daemon import disk
-from datarun_daemon.spool.layout import Spool
+from datarun_daemon.spool.layout import REQUESTS, Spool
 from datarun_daemon.spool.outbox import RESULT, Outbox, ResultPlace
 
 PREDICTIONS = "predictions.json"
@@ -84,7 +84,7 @@ class Deliveries:
         """The staged answer is in the outbox under its name, and the results it delivers are there no more."""
         for place in delivered:
             self._outbox.remove(place)
-        staged, target = self._staged(ticket), self._spool.outbox_request(name)
+        staged, target = self._staged(ticket), self._spool.outbox / REQUESTS / name
         if not staged.is_dir():
             return  # published before
         self._outbox.make_folder(target.parent)

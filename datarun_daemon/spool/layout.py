@@ -64,6 +64,11 @@ def bundle_stem(name: str) -> str:
     return name
 
 
+def answer_name(request: str) -> str:
+    """Of the folder in ``outbox/requests`` that answers the request dropped under this name."""
+    return _fitting(bundle_stem(request))
+
+
 def check_id(text: str) -> str:
     """``text``, fit to be one component of a path; ids are checked at intake, so else it is our mistake."""
     if fault := id_fault(text):
@@ -183,9 +188,9 @@ class Spool:
         """``dataset`` may be "": of a fold that ended before its submission, which would have named one, was there."""
         return self.outbox / check_id(dataset or NO_DATASET) / check_id(submission) / check_id(fold)
 
-    def outbox_request(self, name: str) -> Path:
-        """Where the answer to the predictions request ``name`` appears."""
-        return self.outbox / REQUESTS / _fitting(bundle_stem(name))
+    def outbox_request(self, request: str) -> Path:
+        """Where the answer to the predictions request dropped under this name appears."""
+        return self.outbox / REQUESTS / answer_name(request)
 
     @property
     def status(self) -> Path:
